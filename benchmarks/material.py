@@ -18,7 +18,8 @@ from downstream.audio import decode
 from downstream.emotion import EmotionTask
 from downstream.examples import Examples
 from downstream.recipe import CacheKeys
-from upstream.base import SAMPLE_RATE, UPSTREAMS, Upstream
+from upstream.base import SAMPLE_RATE, Upstream
+from upstream.catalogue import UPSTREAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("neutral", "happy", "angry", "sad")

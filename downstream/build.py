@@ -17,7 +17,7 @@ from emopeft.errors import UserError
 from peft_modules.apply import Adaptation, adapt, patch_head
 from peft_modules.liveness import prove_head_live
 from upstream.base import Upstream
-from upstream.base import load as load_upstream
+from upstream.catalogue import load as load_upstream
 
 
 def upstream_of(keys: UpstreamKeys) -> Upstream:

@@ -15,7 +15,8 @@ from downstream.audio import decode
 from downstream.feature_cache import Item
 from downstream.model import Batch
 from emopeft.files import digest
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, States, Upstream, pad
+from upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
+from upstream.states import States, pad
 
 AUDIO = f"{SAMPLE_RATE} Hz, channels averaged, soxr HQ"
 HELD_SAMPLES = SAMPLE_RATE * 3600 * 4  # waveforms kept in memory where nothing is kept on disk

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import unknown
-from upstream.base import mask_of
+from upstream.states import mask_of
 
 LAYERS = ("weighted_sum", "last", "blocks")
 

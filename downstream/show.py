@@ -30,8 +30,8 @@ def listing(what: str) -> str:
 
 
 def _upstreams() -> str:
-    from upstream.base import UPSTREAMS
-    from upstream.s3prl_collection import s3prl_names
+    from upstream.catalogue import UPSTREAMS
+    from upstream.s3prl_names import s3prl_names
 
     rows = []
     for name, entry in UPSTREAMS.items():

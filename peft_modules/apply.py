@@ -104,7 +104,7 @@ def adapt(upstream: Upstream, method: str | list[Method], prove: bool = True) ->
     """Patch ``upstream`` in place.
 
     Args:
-        upstream: frozen, as `upstream.base.load` gives it.
+        upstream: frozen, as `upstream.catalogue.load` gives it.
         method: a spec (``lora+ws``) or parsed methods.
         prove: run the liveness proof (skipped only where a checkpoint that passed it is loaded).
 

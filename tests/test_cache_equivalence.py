@@ -22,7 +22,8 @@ from downstream.trainer import save_memory_and_time
 from peft_modules.apply import adapt
 from tests.shared import SHARED, needs_shared
 from tests.tiny import tiny
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, mask_of
+from upstream.base import FROM_FEATURES, FROM_WAVEFORM
+from upstream.states import mask_of
 
 # ---- the exact collapse ---------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ def test_sweep_touches_the_frozen_part_once(
 
 
 def real_upstream():
-    from upstream.base import load
+    from upstream.catalogue import load
 
     assert SHARED is not None
     return load("whisper_tiny.en", SHARED / "models" / "whisper-tiny.en-encoder")

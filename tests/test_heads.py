@@ -6,7 +6,7 @@ from torch import nn
 
 from downstream.heads import ConvHead, Featurizer, SuperbHead, make_head
 from emopeft.errors import UserError
-from upstream.base import HiddenStates
+from upstream.states import HiddenStates
 
 
 def test_superb_head_has_the_published_size() -> None:

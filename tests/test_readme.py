@@ -80,7 +80,7 @@ def test_every_name_in_the_tables_exists() -> None:
     from downstream.corpora.base import CORPORA
     from downstream.protocol import protocol_names
     from peft_modules.base import METHODS, parse
-    from upstream.base import UPSTREAMS
+    from upstream.catalogue import UPSTREAMS
 
     section = TEXT.partition("## What there is")[2].partition("## Adding one")[0]
     tables = [row for row in section.splitlines() if row.startswith("|")]

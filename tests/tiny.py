@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import transformers
 
-from upstream.base import UPSTREAMS, Upstream
+from upstream.base import Upstream
+from upstream.catalogue import UPSTREAMS
 from upstream.demo import fill
 from upstream.hub import FAMILIES
 

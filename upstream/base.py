@@ -17,62 +17,20 @@ and embedding are done per group of equal lengths, blocks mask the padded frames
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from emopeft.errors import UserError, unknown
-from emopeft.registry import Registry
+from upstream.states import HiddenStates, States, pad
 
 SAMPLE_RATE = 16000
 
 # Where a forward pass starts: a block's index, or one of these two.
 FROM_WAVEFORM = -2  # nothing is kept: extract, embed, blocks
 FROM_FEATURES = -1  # the output of `extract` is kept
-
-
-@dataclasses.dataclass
-class States:
-    """Frames (batch, time, width), padded at the end, and how many are valid (batch,)."""
-
-    frames: Tensor
-    lengths: Tensor
-
-    def mask(self) -> Tensor:
-        """Valid frames as booleans (batch, time)."""
-        return mask_of(self.lengths, self.frames.shape[1])
-
-
-@dataclasses.dataclass
-class HiddenStates:
-    """Some consecutive hidden states, each (batch, time, width), and the valid frames (batch,)."""
-
-    layers: list[Tensor]
-    lengths: Tensor
-
-    def means(self) -> Tensor:
-        """Time means over the valid frames: (batch, states, width), in float32."""
-        mask = mask_of(self.lengths, self.layers[0].shape[1]).unsqueeze(-1)
-        count = self.lengths.to(torch.float32).view(-1, 1)
-        return torch.stack(
-            [(x.float() * mask).sum(1) / count.to(x.device) for x in self.layers], dim=1
-        )
-
-
-def mask_of(lengths: Tensor, frames: int) -> Tensor:
-    """Booleans (batch, frames), true where a frame is valid."""
-    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
-
-
-def pad(items: Sequence[Tensor]) -> States:
-    """Stack (time, width) tensors of different lengths into one padded batch."""
-    lengths = torch.tensor([len(x) for x in items], device=items[0].device)
-    return States(nn.utils.rnn.pad_sequence(list(items), batch_first=True), lengths)
 
 
 class Upstream(nn.Module):
@@ -313,22 +271,6 @@ class Upstream(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
-def by_length(function: Callable[[Tensor], Tensor], items: Sequence[Tensor]) -> list[Tensor]:
-    """Apply a batched function to items of different lengths, never padding: one call per length.
-
-    A front end with normalisation over time gives other values on padded input (trap 6).
-    """
-    groups: dict[int, list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault(len(item), []).append(index)
-    results: list[Tensor] = [torch.empty(0)] * len(items)
-    for indices in groups.values():
-        batch = function(torch.stack([items[i] for i in indices]))
-        for i, result in zip(indices, batch, strict=True):
-            results[i] = result
-    return results
-
-
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over names, shapes, types and bytes of a module's state."""
     sha = hashlib.sha256()
@@ -337,74 +279,3 @@ def weights_hash(module: nn.Module) -> str:
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return sha.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A row of ``--list upstreams``.
-
-    ``load(entry, path, revision, **options)`` makes the Upstream; ``path`` is a local directory
-    that replaces the hub (where ``takes_file``, it may be a file).
-    """
-
-    name: str
-    family: str
-    load: Callable[..., Upstream]
-    hub_id: str | None = None
-    licence: str = "unknown"
-    parameters: float | None = None  # of the encoder, in millions
-    aliases: tuple[str, ...] = ()
-    note: str | None = None
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> help
-    takes_file: bool = False
-
-
-UPSTREAMS: Registry[Entry] = Registry("upstream", "upstream")
-
-
-def register(entry: Entry) -> Entry:
-    """Make an upstream known under its name and aliases."""
-    for alias in entry.aliases:
-        UPSTREAMS.add(alias, entry)
-    return UPSTREAMS.add(entry.name, entry)
-
-
-# Prefixes such as `hf:` and `s3prl:` with the function that makes an Entry of what follows.
-SCHEMES: dict[str, Callable[[str], Entry]] = {}
-
-
-def find(name: str) -> Entry:
-    """The entry for a name, `hf:ORG/NAME` or `s3prl:NAME`; raises UserError when unknown."""
-    UPSTREAMS.discover()  # the families fill SCHEMES too
-    scheme, colon, rest = name.partition(":")
-    if colon:
-        if scheme not in SCHEMES:
-            raise UserError(
-                f"unknown upstream '{name}': known prefixes are "
-                + ", ".join(f"{s}:" for s in sorted(SCHEMES))
-            )
-        return SCHEMES[scheme](rest)
-    return UPSTREAMS[name]
-
-
-def load(
-    name: str, path: str | Path | None = None, revision: str | None = None, **options: Any
-) -> Upstream:
-    """Load an upstream, frozen and in eval mode.
-
-    Raises:
-        UserError: unknown name, missing or damaged weights, or a directory of another family.
-    """
-    entry = find(name)
-    place = Path(path) if path is not None else None
-    for option in options:
-        if option not in entry.options:
-            raise unknown(f"option of upstream {name}", option, entry.options)
-    if place is not None and not (place.is_dir() or (entry.takes_file and place.is_file())):
-        raise UserError(
-            f"--upstream-path {place} is not a directory; it must hold config.json and "
-            "model.safetensors as written by save_pretrained"
-        )
-    upstream = entry.load(entry, place, revision, **options)
-    upstream.name = name
-    return upstream

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emopeft.errors import UserError
-from upstream.base import SAMPLE_RATE, Entry, Upstream, by_length, register
+from upstream.base import SAMPLE_RATE, Upstream
+from upstream.catalogue import Entry, register
+from upstream.states import by_length
 
 
 class Baseline(Upstream):

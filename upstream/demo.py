@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from emopeft.errors import UserError
-from upstream.base import Entry, Upstream, register
+from upstream.base import Upstream
+from upstream.catalogue import Entry, register
 from upstream.speech import SpeechUpstream
 
 NOTE = "random weights, for the demo and tests only"

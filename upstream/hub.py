@@ -21,7 +21,8 @@ import torch
 
 from emopeft.errors import UserError
 from emopeft.files import read_json
-from upstream.base import SCHEMES, Entry, Upstream
+from upstream.base import Upstream
+from upstream.catalogue import SCHEMES, Entry
 
 CONFIG = "config.json"
 WEIGHTS = (

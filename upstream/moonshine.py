@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from upstream.base import Entry, by_length, register
+from upstream.catalogue import Entry, register
 from upstream.hub import FAMILIES, Family, load_transformers
+from upstream.states import by_length
 from upstream.transformers_base import TransformersUpstream, conv_frames, conv_reach, numbers
 
 

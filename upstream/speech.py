@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from upstream.base import Entry, by_length, register
+from upstream.catalogue import Entry, register
 from upstream.hub import FAMILIES, Family, load_transformers
+from upstream.states import by_length
 from upstream.transformers_base import TransformersUpstream, conv_frames, conv_reach, numbers
 
 # What decides the states beside the weights: goes into cache keys and identities.

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from upstream.base import Upstream, mask_of
+from upstream.base import Upstream
+from upstream.states import mask_of
 
 
 class TransformersUpstream(Upstream):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from upstream.base import Entry, Upstream, register
+from upstream.base import Upstream
+from upstream.catalogue import Entry, register
 from upstream.hub import FAMILIES, Family, load_transformers
 from upstream.speech import UNISPEECH, SpeechUpstream
 

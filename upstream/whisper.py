@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emopeft.errors import UserError
-from upstream.base import SAMPLE_RATE, Entry, by_length, register
+from upstream.base import SAMPLE_RATE
+from upstream.catalogue import Entry, register
 from upstream.hub import FAMILIES, Family, load_transformers
+from upstream.states import by_length
 from upstream.transformers_base import TransformersUpstream, numbers
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from peft_modules.ba import Bottleneck
 from peft_modules.prefix import Prefix
 from peft_modules.wg import Gate
 from tests.peft_modules.cases import base
-from upstream.base import FROM_FEATURES, States, Upstream
+from upstream.base import FROM_FEATURES, Upstream
+from upstream.states import States
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

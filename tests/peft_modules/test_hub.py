@@ -25,7 +25,7 @@ from tests.peft_modules.cases import SMALL, batch_of, clips
 from tests.peft_modules.test_battery import train
 from tests.shared import ROOT
 from tests.tiny import plain
-from upstream.base import load
+from upstream.catalogue import load
 
 NAMES = {"hubert_base_like": "hubert", "hubert_large_like": "hubert", "wavlm": "wavlm",
          "whisper": "whisper_base", "data2vec": "data2vec"}  # fmt: skip

@@ -133,7 +133,7 @@ def test_half_dead_is_dead_too() -> None:
 
 
 def test_upstreams_without_blocks_refuse() -> None:
-    from upstream.base import load
+    from upstream.catalogue import load
 
     for method in ("lora", "ba", "partial:1", "dora", "prompt"):
         with pytest.raises(UserError, match=r"fbank has none"):

@@ -13,7 +13,8 @@ from peft_modules.apply import adapt
 from peft_modules.liveness import changed_output, is_key_bias
 from tests.peft_modules.cases import SMALL, clips
 from tests.upstream.test_s3prl import checkpoint
-from upstream.base import FROM_WAVEFORM, Upstream, load
+from upstream.base import FROM_WAVEFORM, Upstream
+from upstream.catalogue import load
 from upstream.s3prl_collection import CollectionUpstream
 
 pytest.importorskip("s3prl")

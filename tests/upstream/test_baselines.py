@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emopeft.errors import UserError
-from upstream.base import load
+from upstream.catalogue import load
 
 
 def noise(samples: int) -> torch.Tensor:

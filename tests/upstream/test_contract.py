@@ -17,8 +17,10 @@ from torch import Tensor
 
 from tests.shared import SHARED
 from tests.tiny import TINY, plain, tiny
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, HiddenStates, Upstream, load, mask_of
+from upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
+from upstream.catalogue import load
 from upstream.demo import fill
+from upstream.states import HiddenStates, mask_of
 
 REAL = {
     "whisper_tiny.en": "whisper-tiny.en-encoder",

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from emopeft.errors import UserError
 from tests.tiny import CONFIGS, plain, tiny
-from upstream.base import Upstream, load
+from upstream.base import Upstream
+from upstream.catalogue import load
 from upstream.hub import PINNED
 
 # A name of the list for each family, to load the tiny models with.

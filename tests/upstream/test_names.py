@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from emopeft.errors import UserError
-from upstream.base import UPSTREAMS, find, load
+from upstream.catalogue import UPSTREAMS, find, load
 from upstream.hub import FAMILIES
 
 LARGE: dict[str, Any] = {

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.tiny import plain, tiny
-from upstream.base import Upstream, mask_of
+from upstream.base import Upstream
+from upstream.states import mask_of
 from upstream.wavlm import WavLMUpstream, use_transformers_attention
 
 BOTH = pytest.mark.parametrize("name", ["wavlm", "wavlm_large_like"])
