@@ -145,6 +145,18 @@ def method_parts(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
     return parts
 
 
+def describe_head(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
+    """What methods train in the head, as `peft_modules.apply.describe` says it of the blocks."""
+    sizes = patched_sizes(head)
+    found = [(m, names[0].split(".")[0], sizes[m]) for m, names in head.patched.items()]
+    if adaptation.weighted_sum and head.featurizer.weights is not None:
+        found.append(("ws", "featurizer", head.featurizer.weights.numel()))
+    return [
+        {"method": m, "blocks": "head", "module": place, "count": 1, "each": n, "parameters": n}
+        for m, place, n in found
+    ]
+
+
 def restore(folder: Path, upstream_path: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
     """Rebuild a trained model from a fold's folder.
 

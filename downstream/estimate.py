@@ -40,19 +40,27 @@ def estimate(recipe: Recipe, data: Data, model: AdaptedModel, scanned: Scan) -> 
     stored = numbers * bytes_each / sampled
 
     step = _step_seconds(model, items) / sampled
+    if not recipe.cache.enabled:
+        step += prefix
+    by_step = not recipe.cache.enabled or items[0][1] is not None  # else on time means
     total = 0.0
     for fold in data.folds:
         clips = len(fold.train)
         per_epoch = math.ceil(clips / recipe.train.batch_size)
         steps = recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
         hours = sum(scanned.seconds[u.id] for u in fold.train) / clips * recipe.train.batch_size
-        total += steps * (max(hours * step, 5e-4) if items[0][1] is not None else 1e-3)
+        total += steps * (max(hours * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = 1 + (len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 0)
+    kept = (
+        f"{duration(prefix * sum(seconds))} once, for {sum(seconds) / 3600:.2f} h of audio; "
+        f"{size(stored * sum(seconds))} on disk ({size(stored * 3600)} per hour)"
+        if recipe.cache.enabled
+        else "nothing is kept (cache.enabled=false): computed anew in every step"
+    )
     return [
         f"Estimated cost on this machine ({torch.get_num_threads()} threads)",
-        f"  frozen part   {duration(prefix * sum(seconds))} once, for {sum(seconds) / 3600:.2f} h "
-        f"of audio; {size(stored * sum(seconds))} on disk ({size(stored * 3600)} per hour)",
+        f"  frozen part   {kept}",
         f"  training      at most {duration(total * tries)} for {len(data.folds)} folds and "
         f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
     ]

@@ -150,17 +150,19 @@ def dry_run(recipe: Recipe) -> str:
 
 def _sizes(upstream: str, head_name: str, adaptation: Adaptation, head: Head) -> list[str]:
     """What trains: per part, and where in the encoder it sits."""
-    from downstream.build import method_parts, parameter_counts
+    from downstream.build import describe_head, method_parts, parameter_counts
     from peft_modules.apply import describe
 
     counts = parameter_counts(adaptation, head)
     rows = [(p["name"], p["parameters"]) for p in method_parts(adaptation, head)]
     rows += [(n, counts[n]) for n in ("head", "trainable", "total")]
     parts = [[n, f"{size:,}", percent(size / counts["total"])] for n, size in rows]
+    places = describe(adaptation) + describe_head(adaptation, head)
     placed = [
-        [r["method"], r["blocks"], r["module"], f"{r['each']:,}", f"{r['parameters']:,}"]
-        for r in describe(adaptation)
-    ]
+        [r["method"], r["blocks"], r["module"], f"{r['each']:,}", f"{r['parameters']:,}",
+         percent(r["parameters"] / counts["total"])]
+        for r in places
+    ]  # fmt: skip
     right = ("left", "right", "right")
     text = [
         f"Parameters: {upstream} + {adaptation.spec} + {head_name} head",
@@ -168,8 +170,8 @@ def _sizes(upstream: str, head_name: str, adaptation: Adaptation, head: Head) ->
         "",
     ]
     if placed:
-        headers = ["method", "blocks", "module", "each", "parameters"]
-        align = ("left", "left", *right)
+        headers = ["method", "blocks", "module", "each", "parameters", "share"]
+        align = ("left", "left", *right, "right")
         text += [tabulate(placed, headers, disable_numparse=True, colalign=align), ""]
     return text
 

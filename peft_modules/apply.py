@@ -177,11 +177,9 @@ def describe(adaptation: Adaptation) -> list[dict[str, Any]]:
     Returns:
         rows of ``method``, ``blocks`` ("0-11", "3", or "" outside the blocks), ``module`` (its
         path in the block, or "input", "inside" and "output" for modules put there), ``count``
-        (blocks), ``each`` (parameters per block), ``parameters`` (all of them) and ``share`` (of
-        the upstream's parameters).
+        (blocks), ``each`` (parameters per block) and ``parameters`` (all of them).
     """
     upstream = adaptation.upstream
-    total = sum(p.numel() for p in upstream.parameters())
     places = _places(upstream)
     rows: list[dict[str, Any]] = []
     for part in adaptation.parts:
@@ -202,7 +200,6 @@ def describe(adaptation: Adaptation) -> list[dict[str, Any]]:
                         "count": count,
                         "each": size,
                         "parameters": size * count,
-                        "share": size * count / total,
                     }
                 )
     return rows

@@ -15,6 +15,7 @@ import run_downstream
 from downstream.data import prepare
 from downstream.record import read_record
 from emopeft.errors import UserError
+from emopeft.units import percent
 from tests.commands import call, demo_run, read
 from tests.shared import SHARED, needs_shared
 
@@ -79,7 +80,28 @@ def test_the_dry_run_shows_everything_and_trains_nothing(
     for word in ("Folds of demo-5fold", "lora", "8,192", "17,671", "trainable", "on disk",
                  "optimizer: adamw"):  # fmt: skip
         assert word in shown, word
+    assert demo_run(demo_corpus, tmp_path, "--dry-run", "-o", "cache.enabled=false") == 0
+    shown = capsys.readouterr().out
+    assert "nothing is kept (cache.enabled=false)" in shown and "on disk" not in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_the_dry_run_says_where_each_part_sits(
+    demo_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = "lora:r=2,targets=q+classifier+ba:blocks=last:1+ws+wg"
+    assert demo_run(demo_corpus, tmp_path, "--dry-run", method=method) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    total = next(int(r[1].replace(",", "")) for r in rows if r[:1] == ["total"])
+    for method, blocks, module, each, parameters in (
+        ("lora", "0-1", "attention.q_proj", 2 * 2 * 64, 2 * 2 * 2 * 64),
+        ("lora", "head", "classifier", 2 * (256 + 4), 2 * (256 + 4)),
+        ("ba", "1", "output", 2 * 64 * 64 + 2 * 64, 2 * 64 * 64 + 2 * 64),
+        ("ws", "head", "featurizer", 3, 3),
+        ("wg", "0-1", "output", 64, 128),
+    ):
+        share = percent(parameters / total).split()
+        assert [method, blocks, module, f"{each:,}", f"{parameters:,}", *share] in rows
 
 
 # ---- wrong names ------------------------------------------------------------------------------

@@ -109,5 +109,3 @@ def test_describe_says_where_it_sits() -> None:
         ("lora", "0-2", "feed_forward.output_dense", 3, 2 * 80),
         ("ba", "2", "output", 1, 32 * 64 + 64 + 64 * 32 + 32),
     ]
-    total = sum(p.numel() for p in upstream.parameters())
-    assert rows[1]["share"] == pytest.approx(3 * 128 / total)
