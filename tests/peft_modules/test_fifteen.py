@@ -1,0 +1,42 @@
+"""The 15 sums of LoRA, BA, WS and WG: one run each on the demo corpus, one leaderboard."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+from leaderboard.__main__ import main as leaderboard
+from tests.commands import call
+from tests.peft_modules.cases import FIFTEEN
+
+# On the demo upstream, width 64 and two blocks, by hand.
+SIZES = {
+    "lora": 2 * 4 * 2 * 8 * 64,
+    "ba": 2 * (64 * 64 + 64 + 64 * 64 + 64),
+    "ws": 3,
+    "wg": 2 * 64,
+}
+HEAD = 64 * 256 + 256 + 256 * 4 + 4
+
+
+def test_one_leaderboard(demo_corpus: Path, tmp_path: Path) -> None:
+    assert len(FIFTEEN) == len(set(FIFTEEN)) == 15
+    for method in FIFTEEN:
+        status = call(
+            "-u", "demo", "-d", "emotion", "-p", method, "--corpus", "demo", "--data", demo_corpus,
+            "--out", tmp_path / "runs", "-o", "train.steps=2", "-o", "train.eval_every=2",
+            "-o", "head.layers=last",
+        )  # fmt: skip
+        assert status == 0, method
+    assert leaderboard([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    [table] = board["tables"]
+    found = {row["method"]["spec"]: row["parameters"] for row in table["rows"]}
+    assert len(found) == len(table["rows"]) == 15
+    for spec, counted in found.items():
+        expected = sum(SIZES[name] for name in spec.split("+"))
+        assert counted["method"] == expected and counted["trainable"] == expected + HEAD, spec
+    assert {frozenset(spec.split("+")) for spec in found} == {
+        frozenset(chosen) for n in range(1, 5) for chosen in itertools.combinations(SIZES, n)
+    }
