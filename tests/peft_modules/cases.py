@@ -1,10 +1,14 @@
-"""The rows of the battery: every method, with options that fit the tiny models where it must."""
+"""The battery's table: every family, every method (with options that fit the tiny models)."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,9 +17,25 @@ from downstream.build import assemble
 from downstream.heads import make_head
 from downstream.model import AdaptedModel, Batch
 from peft_modules.apply import Adaptation, adapt
-from peft_modules.base import METHODS
+from peft_modules.base import METHODS, parse
+from peft_modules.library import PeftMethod
 from tests.tiny import TINY
 from upstream.base import Upstream
+from upstream.catalogue import load
+
+
+def _s3prl(family: str) -> Upstream:
+    """s3prl's own model, small, as its collection gives it."""
+    from tests.upstream.test_s3prl import checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load(f"s3prl:{family}_custom", checkpoint(family, Path(folder) / "model.pt"))
+
+
+FAMILIES: dict[str, Callable[[], Upstream]] = dict(TINY)
+if importlib.util.find_spec("s3prl"):
+    for _family in ("hubert", "wav2vec2"):
+        FAMILIES[f"s3prl_{_family}"] = functools.partial(_s3prl, _family)
 
 # Sizes that are too large for a width of 32 by default.
 SMALL = {
@@ -60,10 +80,27 @@ def specs() -> list[str]:
     return [SMALL.get(name, name) for name in METHODS] + FIFTEEN[4:] + VARIANTS
 
 
+def mergeable(family: str, spec: str) -> bool:
+    """Whether a trained one can be written into the plain model's weights."""
+    peft_cannot = {"lily"} | ({"beft"} if family == "moonshine" else set())  # its v has no bias
+    return all(
+        m.name not in peft_cannot
+        and (not m.adds or m.name in ("none", "ws", "lora") or isinstance(m, PeftMethod))
+        for m in parse(spec)
+    )
+
+
 def refusal(family: str, spec: str) -> str | None:
     """What the refusal says where a method cannot be placed, or None."""
-    if spec == "cnn_adapter" and family in ("whisper", "moonshine"):
+    if "cnn_adapter" in spec and family in (
+        "whisper",
+        "moonshine",
+        "s3prl_hubert",
+        "s3prl_wav2vec2",
+    ):
         return "convolutional front end"
+    if family.startswith("s3prl") and ("prompt" in spec or "prefix" in spec):
+        return "runs block by block"
     return None
 
 
@@ -75,10 +112,12 @@ def clips() -> list[Tensor]:
 
 @functools.cache
 def base(family: str) -> tuple[Upstream, list[Tensor], list[Tensor]]:
-    """The unpatched upstream, its features of the clips, and its states."""
-    upstream = TINY[family]()
+    """The unpatched upstream, its features of the clips (none, if opaque), and its states."""
+    upstream = FAMILIES[family]()
+    upstream.name = family
     with torch.no_grad():
-        return upstream, upstream.extract(clips()), upstream(clips()).layers
+        features = upstream.extract(clips()) if upstream.has_blocks else []
+        return upstream, features, upstream(clips()).layers
 
 
 def built(upstream: Upstream, spec: str, prove: bool = True) -> tuple[Adaptation, AdaptedModel]:

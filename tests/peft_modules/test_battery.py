@@ -1,13 +1,16 @@
-"""Every method on every family: identity, liveness, frozen stays frozen, round trip, removal.
+"""Every method on every family, against the contracts of an adaptation.
 
-One test per family, which goes through all methods and reports every pair that fails.
+One test per family, which goes through all methods and reports every pair that fails: identity,
+liveness, frozen stays frozen, padding, the kept prefix, merging, removal, and the round trip
+through files to a new process.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -15,21 +18,33 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import peft_modules
 from downstream.model import AdaptedModel, Batch
 from emopeft.errors import UserError
 from peft_modules.apply import Adaptation
 from peft_modules.liveness import is_key_bias
-from tests.peft_modules.cases import base, batch_of, built, clips, refusal, specs
-from tests.tiny import TINY
-from upstream.base import FROM_FEATURES, Upstream
+from tests.peft_modules.cases import (
+    FAMILIES,
+    base,
+    batch_of,
+    built,
+    clips,
+    mergeable,
+    refusal,
+    specs,
+)
+from tests.shared import ROOT
+from upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
 
-ROOT = Path(__file__).parents[2]
+# Of float32 rounding, relative to the largest value: what other batches and merged weights may
+# differ. Defects (a padded frame attended to, a scale forgotten) are larger by orders.
+ROUNDING = 1e-4
 
 
-def states(upstream: Upstream, features: list[Tensor], start: int) -> list[Tensor]:
-    """All hidden states; from the features unless the front end is patched."""
+def states(upstream: Upstream, features: list[Tensor], start: int = FROM_FEATURES) -> list[Tensor]:
+    """All hidden states; from the features where there are any and the front end is not patched."""
     with torch.no_grad():
-        if start < FROM_FEATURES:
+        if start < FROM_FEATURES or not features:
             return upstream(clips()).layers
         return upstream.forward_from(FROM_FEATURES, features).layers
 
@@ -37,6 +52,10 @@ def states(upstream: Upstream, features: list[Tensor], start: int) -> list[Tenso
 def differ(a: list[Tensor], b: list[Tensor]) -> float:
     """The largest difference."""
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def largest(layers: list[Tensor]) -> float:
+    return max(1.0, *(float(x.abs().max()) for x in layers))
 
 
 def train(model: AdaptedModel, batch: Batch, steps: int = 2) -> set[str]:
@@ -66,26 +85,25 @@ def check_identity(adaptation: Adaptation, out: list[Tensor], reference: list[Te
 def check_only_intended_train(adaptation: Adaptation) -> None:
     wanted = {n for part in adaptation.parts for n in part.sizes}
     assert {n for n, _ in adaptation.upstream.trainable()} == wanted, "not the parts' tensors train"
-    if adaptation.start >= 0 and all(m.adds for m in adaptation.methods):
+    if all(m.adds for m in adaptation.methods):
         pretrained = {n for n, _ in base(adaptation.upstream.name)[0].named_parameters()}
         assert not wanted & pretrained, "pretrained tensors train"
 
 
-def check_liveness(adaptation: Adaptation, features: list[Tensor]) -> None:
-    """Perturb one tensor of each kind; all are at non-zero values after training."""
-    upstream, start = adaptation.upstream, adaptation.start
-    before = states(upstream, features, start)
-    kinds: dict[str, tuple[str, torch.nn.Parameter]] = {}
+def check_liveness(model: AdaptedModel) -> None:
+    """Each trainable tensor changes the states when it is perturbed (all are trained by now)."""
+    upstream = model.upstream
+    kept, _ = upstream.prefix(model.start, clips())
+    with torch.no_grad():
+        before = upstream.forward_from(model.start, kept).layers if kept else []
     for name, parameter in upstream.trainable():
-        if not is_key_bias(upstream, name):
-            kind = "".join(c for c in name if not c.isdigit())
-            kinds.setdefault(kind, (name, parameter))
-    for name, parameter in kinds.values():
+        if is_key_bias(upstream, name):
+            continue
         saved = parameter.detach().clone()
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             parameter.add_(torch.randn(parameter.shape, generator=generator))
-            change = differ(states(upstream, features, start), before)
+            change = differ(upstream.forward_from(model.start, kept).layers, before)
             parameter.copy_(saved)
         assert change > 0, f"{name} changes nothing when it is perturbed"
 
@@ -95,15 +113,18 @@ def own_tensors(upstream: Upstream) -> dict[str, Tensor]:
     return dict(upstream.named_parameters()) | dict(upstream.named_buffers())
 
 
-def check_training(model: AdaptedModel) -> None:
+def check_training(model: AdaptedModel, spec: str) -> None:
     upstream = model.upstream
     trainable = {n for n, _ in upstream.trainable()}
     frozen = {n: t for n, t in own_tensors(upstream).items() if n not in trainable}
     before = {n: t.detach().clone() for n, t in frozen.items()}
     head = {n: p.detach().clone() for n, p in model.head.named_parameters()}
-    moved = train(model, batch_of(model))
+    # Adam's first step is of equal size everywhere, which leaves Lily's experts equal and their
+    # router without a gradient for one step more.
+    steps = 3 if "lily" in spec else 2
+    moved = train(model, batch_of(model), steps)
     silent = {n for n in trainable - moved if not is_key_bias(upstream, n)}
-    assert not silent, f"no gradient within two steps: {sorted(silent)[:3]}"
+    assert not silent, f"no gradient within {steps} steps: {sorted(silent)[:3]}"
     for name, tensor in frozen.items():
         assert torch.equal(tensor, before[name]), f"frozen {name} changed"
     for name, parameter in model.head.named_parameters():
@@ -111,33 +132,90 @@ def check_training(model: AdaptedModel) -> None:
         assert same == (not parameter.requires_grad), f"head: {name}"
 
 
+def check_padding(model: AdaptedModel, features: list[Tensor]) -> None:
+    """The shorter clip gives the same states alone as in the padded batch."""
+    upstream = model.upstream
+    together = states(upstream, features, model.start)
+    start = FROM_FEATURES if features and model.start >= FROM_FEATURES else FROM_WAVEFORM
+    inputs = features if start == FROM_FEATURES else clips()
+    with torch.no_grad():
+        alone = upstream.forward_from(start, inputs[1:]).layers
+    change = differ([a[1:, : b.shape[1]] for a, b in zip(together, alone, strict=True)], alone)
+    assert change < ROUNDING * largest(alone), f"padding changes the states by {change}"
+
+
+def check_prefix(model: AdaptedModel) -> None:
+    """From what is kept below the start, the same states as from the waveform."""
+    upstream, start = model.upstream, model.start
+    kept, below = upstream.prefix(start, clips())
+    with torch.no_grad():
+        found = below.layers + (upstream.forward_from(start, kept).layers if kept else [])
+        whole = upstream(clips())
+    change = max(
+        differ([x[i, :n] for x in found], [x[i, :n] for x in whole.layers])
+        for i, n in enumerate(whole.lengths.tolist())
+    )
+    assert change < ROUNDING * largest(whole.layers), f"the prefix changes the states by {change}"
+
+
+def check_merge(model: AdaptedModel, features: list[Tensor], spec: str) -> None:
+    """A second one with the same tensors, merged: the same states, the plain model's names."""
+    name = model.upstream.name
+    adaptation, second = built(base(name)[0], spec, prove=False)
+    second.load_trainable_state(model.trainable_state())
+    before = states(second.upstream, features, model.start)
+    try:
+        adaptation.merge()
+    except UserError as error:
+        assert not mergeable(name, spec), f"cannot be merged: {error}"
+        return
+    assert mergeable(name, spec), "merges, though it is said not to"
+    change = differ(states(second.upstream, features, model.start), before)
+    assert change < ROUNDING * largest(before), f"merged, the states differ by {change}"
+    names = {n for n, _ in base(name)[0].named_parameters()}
+    assert {n for n, _ in second.upstream.named_parameters()} == names, "names differ when merged"
+
+
 def check_removal(adaptation: Adaptation, features: list[Tensor], reference: list[Tensor]) -> None:
     if all(m.adds for m in adaptation.methods):
         adaptation.remove()
-        change = differ(states(adaptation.upstream, features, -2), reference)
+        change = differ(states(adaptation.upstream, features, FROM_WAVEFORM), reference)
         assert change == 0, f"removed, the states still differ by {change}"
         names = {n for n, _ in base(adaptation.upstream.name)[0].named_parameters()}
         assert {n for n, _ in adaptation.upstream.named_parameters()} == names, "names differ"
 
 
-def run_case(family: str, spec: str) -> None:
-    """All checks of one pair; raises AssertionError."""
+def run_case(family: str, spec: str, save: Callable[[AdaptedModel, str], None]) -> None:
+    """All checks of one pair; raises AssertionError. ``save`` is given the trained model."""
     upstream, features, reference = base(family)
     adaptation, model = built(upstream, spec)
     check_identity(adaptation, states(model.upstream, features, adaptation.start), reference)
     check_only_intended_train(adaptation)
-    check_training(model)
-    check_liveness(adaptation, features)
+    check_training(model, spec)
+    save(model, spec)
+    check_liveness(model)
+    check_padding(model, features)
+    check_prefix(model)
+    check_merge(model, features, spec)
     check_removal(adaptation, features, reference)
 
 
-def failures(family: str, chosen: list[str], check: Callable[[str, str], None]) -> list[str]:
+def failures(pairs: Iterable[tuple[str, str]], folder: Path) -> list[str]:
     """What fails, pair by pair; a refusal counts where it is expected and says why."""
-    found = []
-    for spec in chosen:
+    found: list[str] = []
+    saved: list[tuple[str, str]] = []
+
+    def save(model: AdaptedModel, spec: str) -> None:
+        with torch.no_grad():
+            logits = model(batch_of(model))
+        tensors = {k: v.clone() for k, v in model.trainable_state().items()}
+        save_file(tensors | {"logits": logits}, folder / f"{len(saved)}.safetensors")
+        saved.append((model.upstream.name, spec))
+
+    for family, spec in pairs:
         expected = refusal(family, spec)
         try:
-            check(family, spec)
+            run_case(family, spec, save)
             if expected:
                 found.append(f"{family} {spec}: not refused")
         except UserError as error:
@@ -145,58 +223,43 @@ def failures(family: str, chosen: list[str], check: Callable[[str, str], None]) 
                 found.append(f"{family} {spec}: refused: {error}")
         except AssertionError as error:
             found.append(f"{family} {spec}: {(str(error) or repr(error)).splitlines()[0]}")
-    return found
-
-
-@pytest.mark.parametrize("family", TINY)
-def test_battery(family: str) -> None:
-    assert not failures(family, specs(), run_case)
+    return found + reloaded_otherwise(saved, folder)
 
 
 CHILD = """
 import json, sys
-from pathlib import Path
 import torch
 from safetensors.torch import load_file
+import peft_modules
+folder, saved, peft_modules.__path__ = map(json.loads, sys.argv[1:])
 from tests.peft_modules.cases import base, batch_of, built
-for line in Path(sys.argv[1], "cases.json").read_text().splitlines():
-    number, family, spec = json.loads(line)
-    saved = load_file(Path(sys.argv[1], f"{number}.safetensors"))
-    logits = saved.pop("logits")
+for number, (family, spec) in enumerate(saved):
+    tensors = load_file(f"{folder}/{number}.safetensors")
+    logits = tensors.pop("logits")
     _, model = built(base(family)[0], spec, prove=False)
-    assert set(saved) == set(model.trainable_state()), (family, spec)
-    model.load_trainable_state(saved)
+    if set(tensors) != set(model.trainable_state()):
+        print(f"{family} {spec}: other tensors in a new process")
+        continue
+    model.load_trainable_state(tensors)
     with torch.no_grad():
         found = model.eval()(batch_of(model))
     if not torch.equal(found, logits):
-        print(family, spec, float((found - logits).abs().max()))
+        print(f"{family} {spec}: reloaded, logits differ by {(found - logits).abs().max():.1e}")
 """
 
 
-def test_a_new_process_predicts_the_same(tmp_path: Path) -> None:
-    """Every method, the families in turn: trained, saved with the head, rebuilt, equal logits."""
-    import json
-
-    families = list(TINY)
-    lines = []
-    for number, spec in enumerate(specs()):
-        family = families[number % len(families)]
-        if refusal(family, spec):
-            family = "wavlm"
-        _, model = built(base(family)[0], spec, prove=False)
-        batch = batch_of(model)
-        train(model, batch)
-        with torch.no_grad():
-            logits = model(batch)
-        save_file(
-            {k: v.clone() for k, v in model.trainable_state().items()} | {"logits": logits},
-            tmp_path / f"{number}.safetensors",
-        )
-        lines.append(json.dumps([number, family, spec]))
-    (tmp_path / "cases.json").write_text("\n".join(lines))
+def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path) -> list[str]:
+    """Rebuild all that was saved in a new process; the pairs whose logits are not equal."""
+    arguments = (str(folder), saved, list(peft_modules.__path__))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CHILD, str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-c", CHILD, *map(json.dumps, arguments)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not done.stdout.strip(), done.stdout
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_battery(family: str, tmp_path: Path) -> None:
+    found = failures([(family, spec) for spec in specs()], tmp_path)
+    assert not found, "\n".join(found)

@@ -14,11 +14,10 @@ import pytest
 import peft_modules
 from downstream import recipe as recipes
 from peft_modules.base import METHODS, canonical, parse
-from tests.peft_modules.cases import FIFTEEN
-from tests.peft_modules.test_battery import failures, run_case
+from tests.peft_modules.cases import FAMILIES, FIFTEEN
+from tests.peft_modules.test_battery import failures
 from tests.peft_modules.test_counts import counts
 from tests.shared import ROOT
-from tests.tiny import TINY
 
 TEXT = (ROOT / "docs" / "methods.md").read_text()
 TABLE = TEXT.partition("| method | presets |")[2].partition("## Definitions")[0]
@@ -40,11 +39,12 @@ def added(tmp_path: Path) -> Iterator[str]:
     sys.modules.pop(f"peft_modules.{name}", None)
 
 
-def test_the_example_passes_the_battery(added: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_passes_the_battery(added: str, tmp_path: Path) -> None:
     assert added in METHODS
     assert canonical(parse(f"wg+{added}+ba")) == f"ba+{added}+wg"
     wanted = [added, f"{added}:blocks=last:1", f"lora+ba+{added}+ws+wg"]
-    assert not [f for family in TINY for f in failures(family, wanted, run_case)]
+    found = failures(itertools.product(FAMILIES, wanted), tmp_path)
+    assert not found, "\n".join(found)
     assert counts("base", added)["method"] == 2 * 768 * 12
 
 
