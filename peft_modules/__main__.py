@@ -41,7 +41,10 @@ def main(argv: Sequence[str]) -> int:
 
         if given.command == "import":
             hub.import_(given.place, given.out)
-            print(f"{given.out}: use it with run_downstream.py -m predict --run {given.out}")
+            print(
+                f"{given.out}: use it with run_downstream.py -m predict --run {given.out} --audio "
+                "CLIPS (and --upstream-path DIR where the base weights are not the hub's)"
+            )
         else:
             write = hub.export if given.command == "export" else hub.merge
             files = write(given.place, given.out, given.fold, given.upstream_path)

@@ -12,6 +12,7 @@ from downstream.record import read_fold
 from emopeft.errors import UserError
 from emopeft.files import read_json
 from upstream.base import Upstream
+from upstream.hub import FAMILIES
 
 # Licences by the hub's identifiers; any other is "other" with its name.
 LICENCES = {
@@ -29,15 +30,15 @@ class Base:
 
     name: str
     local: bool
-    made: bool
+    hub: bool
 
     @classmethod
     def of(cls, upstream: Upstream, keys: dict[str, Any]) -> Base:
-        """The hub's id, the last part of a local directory, or our own upstream's name."""
-        made = upstream.loader != "transformers"
-        local = not made and (keys.get("path") is not None or Path(upstream.source).is_dir())
-        name = Path(upstream.source).name if local else keys["name"] if made else upstream.source
-        return cls(name, local, made)
+        """The hub's id, the last part of a local path, or our own upstream's name."""
+        local = keys.get("path") is not None or Path(upstream.source).is_dir()
+        hub = upstream.loader == "transformers" and not local
+        name = Path(upstream.source).name if local else upstream.source if hub else keys["name"]
+        return cls(name, local, hub)
 
 
 def render(
@@ -77,7 +78,7 @@ def render(
         license_name=None if known else re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-"),
         library_name="peft" if in_peft else "emopeft",
         pipeline_tag="audio-classification",
-        base_model=None if base.made or base.local else base.name,
+        base_model=base.name if base.hub else None,
         tags=["speech-emotion-recognition", "emopeft", *(["peft"] if in_peft else [])],
         metrics=["accuracy", "recall", "f1"],
         eval_results=results or None,
@@ -103,7 +104,7 @@ def render(
         *("## Results", ""),
         *_results(folder, config, metrics),
         *("", "## Use", ""),
-        *_snippet(base, in_peft),
+        *_use(base, model.upstream, in_peft),
         "",
         "## Limits",
         "",
@@ -141,12 +142,12 @@ def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> l
     return rows
 
 
-def _snippet(base: Base, in_peft: bool) -> list[str]:
+def _use(base: Base, upstream: Upstream, in_peft: bool) -> list[str]:
     where = "# of this directory, or its ORG/NAME on the hub"
     argument = ""
     lines = ["```python", "from peft_modules.hub import load", ""]
     if base.local:
-        lines += [f'base = "{base.name}"  # directory with the base weights']
+        lines += [f'base = "{base.name}"  # where the base weights are']
         argument = ", upstream_path=base"
     lines += [
         f'place = "."  {where}',
@@ -154,17 +155,36 @@ def _snippet(base: Base, in_peft: bool) -> list[str]:
         'print(classify("clip.wav"))  # class probabilities of a .wav or .flac file',
         "```",
     ]
-    if in_peft and not base.made:
+    if in_peft and upstream.loader == "transformers":
+        lines += ["", *_use_with_peft(base, upstream)]
+    return lines
+
+
+def _use_with_peft(base: Base, upstream: Upstream) -> list[str]:
+    """The encoder alone, without EmoPEFT."""
+    family = FAMILIES[upstream.options["model_type"]]
+    module, name, mapping = "", "AutoModel", ""
+    if family.renamed:  # AutoModel would be the whole model, decoder and all
+        module, name = family.model.split(":")
+        module = f".models.{module}"
+        mapping = ", key_mapping={" + ", ".join(f'"^{p}": ""' for p in family.renamed) + "}"
+    lines = [
+        "The adapted encoder alone, with transformers and peft:",
+        "",
+        "```python",
+        "import torch",
+        "from peft import PeftModel",
+        f"from transformers{module} import {name}",
+        "",
+        f'base = "{base.name}"',
+        f"encoder = {name}.from_pretrained(base, dtype=torch.float32{mapping})",
+        'encoder = PeftModel.from_pretrained(encoder, ".").eval()',
+        "```",
+    ]
+    if upstream.options.get("window") == "clip":
         lines += [
             "",
-            "The adapted encoder alone, with transformers and peft:",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            "from transformers import AutoModel",
-            "",
-            f'encoder = AutoModel.from_pretrained("{base.name}")',
-            'encoder = PeftModel.from_pretrained(encoder, ".")',
-            "```",
+            "transformers' own encoder takes windows of 30 s; this one was trained on clips as "
+            "long as they are, which gives other states: the first example has them.",
         ]
     return lines

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,21 @@ from downstream.emotion import TASKS
 from downstream.model import AdaptedModel
 from downstream.recipe import UpstreamKeys
 from emopeft.errors import UserError
-from emopeft.files import read_json, write_json, write_text, writing
+from emopeft.files import read_json, write_json, write_text, writing, writing_folder
 from peft_modules import card
 from peft_modules.apply import merge as merge_methods
 from peft_modules.injection import Injected, injected, plain_model, quiet
 from peft_modules.liveness import probe_clips
 from upstream.base import SAMPLE_RATE, Upstream
+from upstream.hub import quiet as quiet_transformers
 
 CONFIG, HEAD, OURS, THEIRS = (
     *("emopeft.json", "head.safetensors"),
     *("adapter.safetensors", "adapter_model.safetensors"),
 )
+
+# States that differ by less, relative to the largest value, are the same but for rounding.
+SAME = 1e-3
 
 
 def export(
@@ -54,27 +59,27 @@ def export(
         UserError: no such fold, a damaged one, or an ``out`` that holds something already.
     """
     folder = fold_folders(place, "all" if fold is None else fold)[0]
-    _empty(out)
-    tensors, config = read_adapter(folder)
-    model, _ = restore(folder, upstream_path)
-    head = {k.removeprefix("head."): t for k, t in tensors.items() if k.startswith("head.")}
-    encoder = {k: t for k, t in tensors.items() if not k.startswith("head.")}
-    names = _write_peft(out, model, config, upstream_path, encoder)
-    if encoder and names is None:
-        _save(out / OURS, encoder)
-    _save(out / HEAD, head)
-    write_json(
-        out / "labels.json",
-        {
-            "id2label": {str(i): c for i, c in enumerate(config["classes"])},
-            "label2id": {c: i for i, c in enumerate(config["classes"])},
-        },
-    )
-    base = card.Base.of(model.upstream, config["upstream"])
-    public = copy.deepcopy(config)
-    public["upstream"]["path"] = None  # a place on this machine
-    write_json(out / CONFIG, public | {"peft_names": names})
-    write_text(out / "README.md", card.render(folder, config, model, base, names is not None))
+    with writing_folder(out) as into:
+        tensors, config = read_adapter(folder)
+        model, _ = restore(folder, upstream_path)
+        head = {k.removeprefix("head."): t for k, t in tensors.items() if k.startswith("head.")}
+        encoder = {k: t for k, t in tensors.items() if not k.startswith("head.")}
+        names = _write_peft(into, model, config, upstream_path, encoder)
+        if encoder and names is None:
+            _save(into / OURS, encoder)
+        _save(into / HEAD, head)
+        write_json(
+            into / "labels.json",
+            {
+                "id2label": {str(i): c for i, c in enumerate(config["classes"])},
+                "label2id": {c: i for i, c in enumerate(config["classes"])},
+            },
+        )
+        base = card.Base.of(model.upstream, config["upstream"])
+        public = copy.deepcopy(config)
+        public["upstream"]["path"] = None  # a place on this machine
+        write_json(into / CONFIG, public | {"peft_names": names})
+        write_text(into / "README.md", card.render(folder, config, model, base, names is not None))
     return sorted(p.name for p in out.iterdir())
 
 
@@ -85,8 +90,8 @@ def import_(place: Path, out: Path) -> None:
         UserError: files are missing or damaged, or ``out`` holds something already.
     """
     tensors, config = read_exported(place)
-    _empty(out)
-    write_adapter(out, tensors, config)
+    with writing_folder(out) as into:
+        write_adapter(into, tensors, config)
 
 
 def read_exported(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -154,31 +159,36 @@ def merge(
             model does not give the same states.
     """
     folder = fold_folders(place, "all" if fold is None else fold)[0]
-    _empty(out)
-    model, config = restore(folder, upstream_path)
+    with writing_folder(out) as into:
+        model, config = restore(folder, upstream_path)
+        plain = _merged(model, config["method"])
+        with quiet_transformers():
+            plain.save_pretrained(into)
+        options = model.upstream.options
+        if "normalize" in options:
+            values = {
+                "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+                "do_normalize": options["normalize"],
+                "sampling_rate": SAMPLE_RATE,
+            }
+            write_json(into / "preprocessor_config.json", values)
+        _save(into / HEAD, model.head.state_dict())
+        write_json(into / "labels.json", {"classes": config["classes"], "head": config["head"]})
+    return sorted(p.name for p in out.iterdir())
+
+
+def _merged(model: AdaptedModel, method: str) -> Any:
+    """The library's own model with all that was trained in its weights, checked."""
     upstream = model.upstream
     plain: Any = plain_model(upstream)
     if not hasattr(plain, "save_pretrained"):
         raise UserError(f"{upstream.name} is no transformers model and cannot be saved as one")
-    with torch.no_grad():
-        before = upstream(probe_clips(upstream)).layers
-        merge_methods(upstream, model.methods)
-        after = upstream(probe_clips(upstream)).layers
-    error = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
-    if error > 1e-3 * max(1.0, *(float(b.abs().max()) for b in before)):
-        raise UserError(f"merging {config['method']} changes the states by {error:.1e}; use export")
-    plain.save_pretrained(out)
-    if "normalize" in upstream.options:
-        values = {
-            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-            "do_normalize": upstream.options["normalize"],
-            "sampling_rate": SAMPLE_RATE,
-        }
-        write_json(out / "preprocessor_config.json", values)
-    tensors = model.head.state_dict()
-    _save(out / HEAD, tensors)
-    write_json(out / "labels.json", {"classes": config["classes"], "head": config["head"]})
-    return sorted(p.name for p in out.iterdir())
+    before = _states(upstream)
+    merge_methods(upstream, model.methods)
+    error = _difference(before, _states(upstream))
+    if error > SAME:
+        raise UserError(f"merging {method} changes the states by {error:.1e}; use export")
+    return plain
 
 
 def _write_peft(
@@ -188,10 +198,42 @@ def _write_peft(
     upstream_path: str | None,
     encoder: dict[str, Tensor],
 ) -> dict[str, str] | None:
-    """Write peft's files where they say everything; returns our tensors' names in them."""
+    """Write peft's files where they say everything; returns our tensors' names in them.
+
+    They are written of a model that peft itself made of them and that gives the same states.
+    """
     found = _only_tuner(model)
     if found is None:
         return None
+    names = found.config.target_modules
+    # A pattern, which must fit from the first letter on: on a larger model (Whisper with its
+    # decoder) a list of names would match somewhere else and load nothing, with a warning only.
+    # Lily needs the list: its layers share tensors by the name that matched them.
+    for targets in ("|".join(map(re.escape, sorted(names))), names):
+        wrapped = _wrapped(found, targets, model, config, upstream_path, encoder)
+        if wrapped is not None:
+            break
+    else:
+        return None
+    wrapped.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)  # peft's template; ours comes last
+    saved = _load(out / THEIRS)
+    ours = {name: _wrapped_name(name).replace(".default", "") for name in encoder}
+    if all(n in saved and torch.equal(saved[n], encoder[o]) for o, n in ours.items()):
+        return ours
+    # A method that stores its tensors in another form; peft's files stay, ours are complete.
+    return None
+
+
+def _wrapped(
+    found: Injected,
+    targets: Any,
+    model: AdaptedModel,
+    config: dict[str, Any],
+    upstream_path: str | None,
+    encoder: dict[str, Tensor],
+) -> Any:
+    """A new plain model with the adapter, by peft alone; None where it gives other states."""
     from peft import get_peft_model
 
     keys = {k: v for k, v in config["upstream"].items() if k != "weights"}
@@ -199,22 +241,30 @@ def _write_peft(
     settings = copy.deepcopy(found.config)
     settings.base_model_name_or_path = card.Base.of(fresh, config["upstream"]).name
     settings.revision = fresh.revision
+    settings.target_modules = targets
     torch.manual_seed(config.get("seed", 0))  # as `restore` does
     plain: Any = plain_model(fresh)
-    with quiet():
+    with quiet(), torch.no_grad():
         wrapped: Any = get_peft_model(plain, settings)
-        with torch.no_grad():
-            for name, tensor in encoder.items():
-                wrapped.get_parameter(_wrapped_name(name)).copy_(tensor)
-        wrapped.save_pretrained(out, save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)  # peft's template; ours comes last
-    saved = _load(out / THEIRS)
-    names = {name: _wrapped_name(name).replace(".default", "") for name in encoder}
-    same = all(n in saved and torch.equal(saved[n], encoder[o]) for o, n in names.items())
-    if not same:
-        # A method that stores its tensors in another form; peft's files stay, ours are complete.
-        return None
-    return names
+        parameters = dict(wrapped.named_parameters())
+        for name, tensor in encoder.items():
+            if _wrapped_name(name) not in parameters:
+                return None
+            parameters[_wrapped_name(name)].copy_(tensor)
+    same = _difference(_states(model.upstream), _states(fresh.eval())) < SAME
+    return wrapped if same else None
+
+
+def _states(upstream: Upstream) -> list[Tensor]:
+    """Its states of some noise."""
+    with torch.no_grad():
+        return [x.cpu() for x in upstream(probe_clips(upstream)).layers]
+
+
+def _difference(some: list[Tensor], others: list[Tensor]) -> float:
+    """The largest difference of two lists of states, relative to the largest value."""
+    largest = max(1.0, *(float(x.abs().max()) for x in some))
+    return max(float((x - y).abs().max()) for x, y in zip(some, others, strict=True)) / largest
 
 
 def _wrapped_name(name: str) -> str:
@@ -233,12 +283,6 @@ def _only_tuner(model: AdaptedModel) -> Injected | None:
         return None
     # transformers' own WavLM attention does not call its projections (PROTOCOLS.md, trap 1).
     return None if upstream.options.get("model_type") == "wavlm" else tuners[0]
-
-
-def _empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; give a new directory")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:

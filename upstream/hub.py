@@ -222,7 +222,7 @@ def _model(family: Family, source: Source, config: Any) -> Any:
     if family.renamed:
         arguments["key_mapping"] = {f"^{prefix}": "" for prefix in family.renamed}
     try:
-        with _quiet():
+        with quiet():
             model, report = family.model_class().from_pretrained(
                 source.where,
                 config=config,
@@ -258,7 +258,7 @@ def _model(family: Family, source: Source, config: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No report of unused tensors (decoders, heads); no bar off a terminal; nothing uploaded."""
     from transformers.utils import logging
 

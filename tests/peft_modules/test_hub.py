@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from torch import Tensor
 
@@ -34,10 +35,18 @@ NAMES = {"hubert_base_like": "hubert", "hubert_large_like": "hubert", "wavlm": "
          "wav2vec2_large_like": "wav2vec2", "unispeech_sat": "unispeech_sat"}  # fmt: skip
 
 
-def trained_fold(place: Path, family: str, method: str) -> Path:
-    """A fold's folder with a trained adapter on a base saved by `save_pretrained`."""
-    weights = place / "weights"
-    plain(family).save_pretrained(weights)
+def trained_fold(place: Path, family: str, method: str, whole: bool = False) -> Path:
+    """A fold's folder with a trained adapter on a base saved by `save_pretrained`.
+
+    ``whole``: the base is Whisper with its decoder, as it is on the hub.
+    """
+    weights, encoder = place / "weights", plain(family)
+    if whole:
+        model = transformers.WhisperForConditionalGeneration(encoder.config)
+        model.model.encoder.load_state_dict(encoder.state_dict())
+        model.save_pretrained(weights)
+    else:
+        encoder.save_pretrained(weights)
     options = {"window": "30s"} if family == "whisper" else {}
     upstream = load(NAMES[family], weights, **options)
     torch.manual_seed(3)
@@ -222,8 +231,14 @@ def test_a_runs_card_and_its_snippet(demo_corpus: Path, tmp_path: Path) -> None:
     assert printed == pytest.approx(scores, abs=1e-6)
 
 
-def test_the_snippets_for_local_base_weights(tmp_path: Path) -> None:
-    folder, out = trained_fold(tmp_path, "hubert_base_like", "lora"), tmp_path / "out"
+SNIPPETS = [("hubert_base_like", False), ("moonshine", False), ("whisper", False),
+            ("whisper", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "whole"), SNIPPETS)
+def test_the_snippets_for_local_base_weights(family: str, whole: bool, tmp_path: Path) -> None:
+    """Both run as they stand, and the second gives the encoder that was trained."""
+    folder, out = trained_fold(tmp_path, family, "lora", whole), tmp_path / "out"
     assert main(["export", str(folder), str(out)]) == 0
     ours, theirs = snippets((out / "README.md").read_text())
     (out / "weights").symlink_to(tmp_path / "weights")
@@ -231,9 +246,32 @@ def test_the_snippets_for_local_base_weights(tmp_path: Path) -> None:
 
     soundfile.write(out / "clip.wav", clips()[0].numpy(), 16000)
     assert set(yaml.safe_load(execute(ours, out))) == {"calm", "angry"}
-    assert "True" in execute(
-        "import upstream  # torchaudio on this machine may be broken\n"
-        + theirs
-        + '\nprint("lora_A" in str(encoder))',
-        out,
-    )
+    model, layers = states(folder)
+    torch.save((inputs_of(model, family), layers[-1]), out / "states.pt")
+    check = """
+with torch.no_grad():
+    inputs, expected = torch.load("states.pt")
+    print(float((encoder.base_model.model(inputs).last_hidden_state - expected).abs().max()))
+"""
+    guard = "import upstream  # torchaudio on this machine may be broken\n"
+    assert float(execute(guard + theirs + check, out)) < 1e-4
+
+
+def test_an_adapter_on_another_model_is_an_error_there(tmp_path: Path) -> None:
+    """peft matches names by their ends: the decoder's layers would take the adapter, untrained."""
+    from peft import PeftModel
+
+    folder, out = trained_fold(tmp_path, "whisper", "lora", whole=True), tmp_path / "out"
+    assert main(["export", str(folder), str(out)]) == 0
+    model = transformers.AutoModel.from_pretrained(tmp_path / "weights")
+    with pytest.raises(ValueError, match="not found in the base model"):
+        PeftModel.from_pretrained(model, out)
+
+
+def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
+    folder = trained_fold(tmp_path, "hubert_base_like", "ba")
+    before = sorted(tmp_path.iterdir())
+    assert main(["merge", str(folder), str(tmp_path / "out")]) == 2
+    (folder / "adapter.safetensors").write_bytes(b"damaged")
+    assert main(["export", str(folder), str(tmp_path / "out")]) == 2
+    assert sorted(tmp_path.iterdir()) == before
