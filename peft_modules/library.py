@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from peft_modules.base import METHODS, Method
-from peft_modules.injection import ADAPTER, inject, injected, put_on
+from peft_modules.injection import ADAPTER, inject, injected, put_on, quiet
 from peft_modules.options import simple
 from upstream.base import Upstream
 
@@ -272,7 +272,7 @@ class _Stack(nn.Module):
 
 def _trial(cls: type[PeftMethod]) -> bool:
     """Whether it is exactly the identity at init; raises UserError when it does not work."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with quiet(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         stack, x = _Stack(), torch.randn(3, TRIAL_WIDTH)
         before = stack(x).detach()
