@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +23,19 @@ from torch import Tensor
 
 from downstream.apply_checkpoint import fold_folders, logits_of
 from downstream.audio import decode
-from downstream.build import restore, upstream_of
+from downstream.build import restore
 from downstream.checkpoint import read_adapter, write_adapter
 from downstream.emotion import TASKS
 from downstream.model import AdaptedModel
-from downstream.recipe import UpstreamKeys
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_json, write_text, writing, writing_folder
-from peft_modules import card
+from peft_modules import card, peft_format
 from peft_modules.apply import merge as merge_methods
-from peft_modules.injection import Injected, injected, plain_model, quiet
-from peft_modules.liveness import probe_clips
-from upstream.base import SAMPLE_RATE, Upstream
+from peft_modules.injection import plain_model
+from upstream.base import SAMPLE_RATE
 from upstream.hub import quiet as quiet_transformers
 
-CONFIG, HEAD, OURS, THEIRS = (
-    *("emopeft.json", "head.safetensors"),
-    *("adapter.safetensors", "adapter_model.safetensors"),
-)
-
-# States that differ by less, relative to the largest value, are the same but for rounding.
-SAME = 1e-3
+CONFIG, HEAD, OURS = "emopeft.json", "head.safetensors", "adapter.safetensors"
 
 
 def export(
@@ -64,7 +55,7 @@ def export(
         model, _ = restore(folder, upstream_path)
         head = {k.removeprefix("head."): t for k, t in tensors.items() if k.startswith("head.")}
         encoder = {k: t for k, t in tensors.items() if not k.startswith("head.")}
-        names = _write_peft(into, model, config, upstream_path, encoder)
+        names = peft_format.write(into, model, config, upstream_path, encoder)
         if encoder and names is None:
             _save(into / OURS, encoder)
         _save(into / HEAD, head)
@@ -102,10 +93,10 @@ def read_exported(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     names = config.pop("peft_names", None)
     tensors = {f"head.{k}": t for k, t in _load(place / HEAD).items()}
     if names is not None:
-        saved = _load(place / THEIRS)
+        saved = _load(place / peft_format.FILE)
         absent = sorted(set(names.values()) - set(saved))
         if absent:
-            raise UserError(f"{place / THEIRS} lacks {absent[0]}; export the run again")
+            raise UserError(f"{place / peft_format.FILE} lacks {absent[0]}; export the run again")
         tensors |= {ours: saved[theirs] for ours, theirs in names.items()}
     elif (place / OURS).exists():
         tensors |= _load(place / OURS)
@@ -183,106 +174,12 @@ def _merged(model: AdaptedModel, method: str) -> Any:
     plain: Any = plain_model(upstream)
     if not hasattr(plain, "save_pretrained"):
         raise UserError(f"{upstream.name} is no transformers model and cannot be saved as one")
-    before = _states(upstream)
+    before = peft_format.states(upstream)
     merge_methods(upstream, model.methods)
-    error = _difference(before, _states(upstream))
-    if error > SAME:
+    error = peft_format.difference(before, peft_format.states(upstream))
+    if error > peft_format.SAME:
         raise UserError(f"merging {method} changes the states by {error:.1e}; use export")
     return plain
-
-
-def _write_peft(
-    out: Path,
-    model: AdaptedModel,
-    config: dict[str, Any],
-    upstream_path: str | None,
-    encoder: dict[str, Tensor],
-) -> dict[str, str] | None:
-    """Write peft's files where they say everything; returns our tensors' names in them.
-
-    They are written of a model that peft itself made of them and that gives the same states.
-    """
-    found = _only_tuner(model)
-    if found is None:
-        return None
-    names = found.config.target_modules
-    # A pattern, which must fit from the first letter on: on a larger model (Whisper with its
-    # decoder) a list of names would match somewhere else and load nothing, with a warning only.
-    # Lily needs the list: its layers share tensors by the name that matched them.
-    for targets in ("|".join(map(re.escape, sorted(names))), names):
-        wrapped = _wrapped(found, targets, model, config, upstream_path, encoder)
-        if wrapped is not None:
-            break
-    else:
-        return None
-    wrapped.save_pretrained(out, save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)  # peft's template; ours comes last
-    saved = _load(out / THEIRS)
-    ours = {name: _wrapped_name(name).replace(".default", "") for name in encoder}
-    if all(n in saved and torch.equal(saved[n], encoder[o]) for o, n in ours.items()):
-        return ours
-    # A method that stores its tensors in another form; peft's files stay, ours are complete.
-    return None
-
-
-def _wrapped(
-    found: Injected,
-    targets: Any,
-    model: AdaptedModel,
-    config: dict[str, Any],
-    upstream_path: str | None,
-    encoder: dict[str, Tensor],
-) -> Any:
-    """A new plain model with the adapter, by peft alone; None where it gives other states."""
-    from peft import get_peft_model
-
-    keys = {k: v for k, v in config["upstream"].items() if k != "weights"}
-    fresh = upstream_of(UpstreamKeys(**keys | ({"path": upstream_path} if upstream_path else {})))
-    settings = copy.deepcopy(found.config)
-    settings.base_model_name_or_path = card.Base.of(fresh, config["upstream"]).name
-    settings.revision = fresh.revision
-    settings.target_modules = targets
-    torch.manual_seed(config.get("seed", 0))  # as `restore` does
-    plain: Any = plain_model(fresh)
-    with quiet(), torch.no_grad():
-        wrapped: Any = get_peft_model(plain, settings)
-        parameters = dict(wrapped.named_parameters())
-        for name, tensor in encoder.items():
-            if _wrapped_name(name) not in parameters:
-                return None
-            parameters[_wrapped_name(name)].copy_(tensor)
-    same = _difference(_states(model.upstream), _states(fresh.eval())) < SAME
-    return wrapped if same else None
-
-
-def _states(upstream: Upstream) -> list[Tensor]:
-    """Its states of some noise."""
-    with torch.no_grad():
-        return [x.cpu() for x in upstream(probe_clips(upstream)).layers]
-
-
-def _difference(some: list[Tensor], others: list[Tensor]) -> float:
-    """The largest difference of two lists of states, relative to the largest value."""
-    largest = max(1.0, *(float(x.abs().max()) for x in some))
-    return max(float((x - y).abs().max()) for x, y in zip(some, others, strict=True)) / largest
-
-
-def _wrapped_name(name: str) -> str:
-    return "base_model.model." + name.removeprefix("upstream.model.")
-
-
-def _only_tuner(model: AdaptedModel) -> Injected | None:
-    """The tuner, when it is all that changes the plain model and the plain model calls it."""
-    upstream: Upstream = model.upstream
-    tuners = list(injected(upstream).values())
-    if len(tuners) != 1 or not hasattr(upstream, "model"):
-        return None
-    own = {id(p) for p in tuners[0].tuner.model.parameters()}
-    patched = {id(p) for n, p in upstream.trainable() if "default" in n.split(".")}
-    if any(id(p) not in own or id(p) not in patched for _, p in upstream.trainable()):
-        return None
-    # transformers' own WavLM attention does not call its projections (PROTOCOLS.md, trap 1).
-    return None if upstream.options.get("model_type") == "wavlm" else tuners[0]
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
