@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from downstream.build import Blueprint, upstream_of
 from downstream.cache_folders import default_root
@@ -86,6 +87,8 @@ def make_accelerator(precision: str) -> Accelerator:
     """The device and precision; raises UserError where they do not go together."""
     if precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision=fp16 needs a GPU; take bf16 or fp32 on a CPU")
+    # A process may run several recipes; accelerate would keep the first one's precision.
+    AcceleratorState._reset_state()
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
 
 

@@ -110,13 +110,14 @@ class Classifier:
     model: AdaptedModel
     classes: list[str]
     task: str
+    precision: str  # as in training, and in the record's scores
 
     def __call__(self, audio: str | Path | Tensor) -> dict[str, float]:
         if not isinstance(audio, Tensor):
             minimum = self.model.upstream.min_samples / SAMPLE_RATE
             audio = torch.from_numpy(decode(Path(audio), SAMPLE_RATE, minimum=minimum))
         with torch.inference_mode():
-            logits = logits_of(self.model, audio)
+            logits = logits_of(self.model, audio, self.precision)
         scores = TASKS[self.task](self.classes).scores(logits[None])[0].tolist()
         return dict(zip(self.classes, scores, strict=True))
 
@@ -137,7 +138,8 @@ def load(place: str | Path, upstream_path: str | None = None) -> Classifier:
     with tempfile.TemporaryDirectory() as temporary:
         import_(folder, Path(temporary) / "fold")
         model, config = restore(Path(temporary) / "fold", upstream_path)
-    return Classifier(model, list(config["classes"]), config["task"])
+    precision = config.get("precision", "fp32")
+    return Classifier(model, list(config["classes"]), config["task"], precision)
 
 
 def merge(

@@ -209,8 +209,10 @@ def execute(code: str, where: Path) -> str:
     return done.stdout
 
 
-def test_a_runs_card_and_its_snippet(demo_corpus: Path, tmp_path: Path) -> None:
-    assert demo_run(demo_corpus, tmp_path, method="lora+ba+ws+wg") == 0
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path: Path) -> None:
+    more = ("-o", f"train.precision={precision}")
+    assert demo_run(demo_corpus, tmp_path, *more, method="lora+ba+ws+wg") == 0
     run, out, back = tmp_path / "r", tmp_path / "out", tmp_path / "back"
     assert main(["export", str(run), str(out), "--fold", "1"]) == 0
     text = (out / "README.md").read_text()
