@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from downstream import run as runs
+from downstream.apply_checkpoint import evaluate
 from downstream.record import read_predictions, read_record, recount
 from downstream.trainer import Trainer
 from tests.commands import SHORT, call, demo_run, read
@@ -206,7 +208,7 @@ def test_every_method_trains_and_is_read_back(
     method: str, demo_corpus: Path, tmp_path: Path
 ) -> None:
     assert demo_run(demo_corpus, tmp_path, "-o", "train.epochs=1", method=method) == 0
-    results = runs_evaluated(tmp_path / "r")
+    results = evaluate(tmp_path / "r")
     assert results[0]["difference"] < 1e-4
 
 
@@ -215,13 +217,24 @@ def test_the_conv_head_sees_frames(demo_corpus: Path, tmp_path: Path) -> None:
         name = method.partition(":")[0]
         assert demo_run(demo_corpus, tmp_path, "-o", "head.name=conv", method=method,
                         name=name) == 0  # fmt: skip
-        assert runs_evaluated(tmp_path / name)[0]["difference"] < 1e-4
+        assert evaluate(tmp_path / name)[0]["difference"] < 1e-4
 
 
-def runs_evaluated(run: Path) -> list[dict]:
-    from downstream.apply_checkpoint import evaluate
-
-    return evaluate(run)
+def test_bf16_learns_what_fp32_learns_but_for_rounding(
+    finished: Path, demo_corpus: Path, tmp_path: Path
+) -> None:
+    """Not the same numbers, or it would not be bf16; near ones; weights kept in float32."""
+    assert demo_run(demo_corpus, tmp_path, "-o", "train.precision=bf16") == 0
+    short, full = (
+        read(r / "fold1_seed0" / "fold.json")["history"] for r in (tmp_path / "r", finished)
+    )
+    for a, b in zip(short, full, strict=True):
+        assert a["loss"] != b["loss"] and a["loss"] == pytest.approx(b["loss"], rel=0.02)
+    assert read_record(tmp_path / "r").data["device"]["precision"] == "bf16"
+    saved = load_file(tmp_path / "r" / "fold1_seed0" / "adapter.safetensors")
+    assert {t.dtype for t in saved.values()} == {torch.float32}
+    [again] = evaluate(tmp_path / "r")
+    assert again["difference"] < 0.02  # other batches, rounded otherwise
 
 
 def test_two_processes_learn_what_one_learns(
