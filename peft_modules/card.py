@@ -128,7 +128,8 @@ def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> l
     shown = [f"{100 * metrics[k]:.2f}" if k in metrics else "" for k in METRICS]
     rows.append(f"| this fold ({config['fold']}), % | " + " | ".join(shown) + " |")
     try:
-        summary = read_json(folder.parent / "result.json")["summary"]
+        run = read_json(folder.parent / "result.json")
+        summary, folds = run["summary"], {fold["fold"] for fold in run["folds"]}
         cells = []
         for key in METRICS:
             spread = summary[key]["std"]
@@ -136,7 +137,8 @@ def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> l
                 f"{100 * summary[key]['mean']:.2f}"
                 + (f" ± {100 * spread:.2f}" if spread is not None else "")
             )
-        rows.append("| mean over the run's folds and seeds, % | " + " | ".join(cells) + " |")
+        label = f"mean over {len(folds)} of the protocol's {len(run['protocol']['folds'])} folds"
+        rows.append(f"| {label}, % | " + " | ".join(cells) + " |")
     except (UserError, KeyError, TypeError):
         pass  # a fold's folder without its run
     return rows

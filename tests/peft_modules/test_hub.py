@@ -220,6 +220,7 @@ def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path
     assert front["pipeline_tag"] == "audio-classification" and front["license"] == "apache-2.0"
     _, config = read_exported(out)
     assert config["protocol"]["hash"] in text and "demo" in text and "random weights" in text
+    assert "| mean over 1 of the protocol's 5 folds, % |" in text
     assert len(front["model-index"][0]["results"][0]["metrics"]) == 3
     clip = sorted(demo_corpus.rglob("*.wav"))[0]
     (out / "clip.wav").write_bytes(clip.read_bytes())
