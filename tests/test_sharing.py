@@ -18,10 +18,10 @@ from torch import Tensor
 from downstream.build import assemble, restore
 from downstream.checkpoint import write_adapter
 from downstream.heads import make_head
+from downstream.sharing.hub import read_exported
 from peft_modules.__main__ import main
 from peft_modules.apply import adapt
 from peft_modules.base import METHODS
-from peft_modules.hub import read_exported
 from peft_modules.library import PeftMethod
 from tests.commands import call, demo_run
 from tests.peft_modules.cases import SMALL, batch_of, clips

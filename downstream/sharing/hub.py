@@ -27,9 +27,9 @@ from downstream.build import restore
 from downstream.checkpoint import read_adapter, write_adapter
 from downstream.emotion import TASKS
 from downstream.model import AdaptedModel
+from downstream.sharing import card, peft_format
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_json, write_text, writing, writing_folder
-from peft_modules import card, peft_format
 from peft_modules.apply import merge as merge_methods
 from peft_modules.injection import plain_model
 from upstream.base import SAMPLE_RATE

@@ -14,7 +14,7 @@ from torch import Tensor
 from downstream.build import upstream_of
 from downstream.model import AdaptedModel
 from downstream.recipe import UpstreamKeys
-from peft_modules import card
+from downstream.sharing import card
 from peft_modules.injection import Injected, injected, plain_model, quiet
 from peft_modules.liveness import probe_clips
 from upstream.base import Upstream

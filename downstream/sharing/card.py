@@ -147,7 +147,7 @@ def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> l
 def _use(base: Base, upstream: Upstream, in_peft: bool) -> list[str]:
     where = "# of this directory, or its ORG/NAME on the hub"
     argument = ""
-    lines = ["```python", "from peft_modules.hub import load", ""]
+    lines = ["```python", "from downstream.sharing import load", ""]
     if base.local:
         lines += [f'base = "{base.name}"  # where the base weights are']
         argument = ", upstream_path=base"
