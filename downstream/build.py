@@ -157,6 +157,30 @@ def describe_head(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
     ]
 
 
+def base_of(config: dict[str, Any], upstream_path: str | None = None) -> Upstream:
+    """The unpatched upstream that a checkpoint was trained on.
+
+    Args:
+        config: the checkpoint's adapter.json.
+        upstream_path: a local copy of the base weights, where the recorded place has moved.
+
+    Raises:
+        UserError: the base weights found are not the ones it was trained on.
+    """
+    recorded = dict(config["upstream"])
+    weights = recorded.pop("weights")
+    keys = UpstreamKeys(**recorded)
+    if upstream_path is not None:
+        keys.path = upstream_path
+    upstream = upstream_of(keys)
+    if upstream.weights != weights:
+        raise UserError(
+            f"the base weights in {upstream.source} are not the ones that this checkpoint of "
+            f"{keys.name} was trained on; give the same ones with --upstream-path, or train again"
+        )
+    return upstream
+
+
 def restore(folder: Path, upstream_path: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
     """Rebuild a trained model from a fold's folder.
 
@@ -172,20 +196,12 @@ def restore(folder: Path, upstream_path: str | None = None) -> tuple[AdaptedMode
     """
     tensors, config = read_adapter(folder)
     try:
-        recorded = dict(config["upstream"])
-        weights = recorded.pop("weights")
-        keys = UpstreamKeys(**recorded)
-        if upstream_path is not None:
-            keys.path = upstream_path
-        upstream = upstream_of(keys)
-        if upstream.weights != weights:
-            raise UserError(
-                f"the base weights of {keys.name} are not the ones {folder} was trained on; give "
-                "the same ones with --upstream-path, or train again"
-            )
+        upstream = base_of(config, upstream_path)
         torch.manual_seed(config.get("seed", 0))  # of whatever a method draws and does not train
         adaptation = adapt(upstream, config["method"], prove=False)
-        model = assemble(adaptation, make_head(**config["head"]), keys.dropout)
+        model = assemble(
+            adaptation, make_head(**config["head"]), config["upstream"].get("dropout", False)
+        )
         expected = set(model.trainable_state())
         if expected != set(tensors):
             odd = sorted(expected ^ set(tensors))

@@ -19,6 +19,7 @@ from downstream.build import assemble, restore
 from downstream.checkpoint import write_adapter
 from downstream.heads import make_head
 from downstream.sharing.hub import read_exported
+from emopeft.errors import UserError
 from peft_modules.__main__ import main
 from peft_modules.apply import adapt
 from peft_modules.base import METHODS
@@ -269,6 +270,17 @@ def test_an_adapter_on_another_model_is_an_error_there(tmp_path: Path) -> None:
     model = transformers.AutoModel.from_pretrained(tmp_path / "weights")
     with pytest.raises(ValueError, match="not found in the base model"):
         PeftModel.from_pretrained(model, out)
+
+
+def test_other_base_weights_are_refused(tmp_path: Path) -> None:
+    folder, other = trained_fold(tmp_path, "hubert_base_like", "lora"), plain("hubert_base_like")
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.001)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="other are not the ones that this checkpoint of hubert"):
+        restore(folder, str(tmp_path / "other"))
+    assert main(["export", str(folder), str(tmp_path / "out"), "--upstream-path",
+                 str(tmp_path / "other")]) == 2  # fmt: skip
 
 
 def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from downstream.build import upstream_of
+from downstream.build import base_of
 from downstream.model import AdaptedModel
-from downstream.recipe import UpstreamKeys
 from downstream.sharing import card
 from peft_modules.injection import Injected, injected, plain_model, quiet
 from peft_modules.liveness import probe_clips
@@ -71,8 +70,7 @@ def _wrapped(
     """A new plain model with the adapter, by peft alone; None where it gives other states."""
     from peft import get_peft_model
 
-    keys = {k: v for k, v in config["upstream"].items() if k != "weights"}
-    fresh = upstream_of(UpstreamKeys(**keys | ({"path": upstream_path} if upstream_path else {})))
+    fresh = base_of(config, upstream_path)
     settings = copy.deepcopy(found.config)
     settings.base_model_name_or_path = card.Base.of(fresh, config["upstream"]).name
     settings.revision = fresh.revision
