@@ -107,12 +107,12 @@ def ours_trainer(
     dtype: str = "fp32", **train: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     """A Trainer of ours on HuBERT base, and its Examples."""
-    from downstream.build import assemble
-    from downstream.heads import make_head
-    from downstream.recipe import CacheKeys, TrainKeys
-    from downstream.session import make_accelerator
-    from downstream.trainer import Trainer
-    from peft_modules.apply import adapt
+    from emopeft.downstream.data.recipe import CacheKeys, TrainKeys
+    from emopeft.downstream.models.build import assemble
+    from emopeft.downstream.models.heads import make_head
+    from emopeft.downstream.runs.session import make_accelerator
+    from emopeft.downstream.training.trainer import Trainer
+    from emopeft.peft_modules.apply import adapt
 
     adaptation = adapt(hubert(), method, prove=False)
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def ours(
 
 def fill(clips_count: int = 16, **_: Any) -> dict[str, Any]:
     """The frozen part of the probe: seconds per clip of the corpus' own length."""
-    from downstream.recipe import CacheKeys
+    from emopeft.downstream.data.recipe import CacheKeys
 
     with tempfile.TemporaryDirectory() as folder:
         upstream = hubert()
@@ -194,9 +194,9 @@ def superb_probes(steps: int = 30000, rates: int = 5, **_: Any) -> dict[str, Any
 
     The means are random numbers with a little of the class in them: speed does not depend on them.
     """
-    from downstream.heads import make_head
-    from downstream.probes import Probe, choose, train_probes
-    from downstream.recipe import TrainKeys
+    from emopeft.downstream.data.recipe import TrainKeys
+    from emopeft.downstream.models.heads import make_head
+    from emopeft.downstream.training.probes import Probe, choose, train_probes
 
     sessions = (1085, 1023, 1151, 1031, 1241)
     of = [k for k, size in enumerate(sessions) for _ in range(size)]

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from downstream.audio import decode
-from downstream.emotion import EmotionTask
-from downstream.examples import Examples
-from downstream.recipe import CacheKeys
-from upstream.base import SAMPLE_RATE, Upstream
-from upstream.catalogue import UPSTREAMS
+from emopeft.downstream.corpora.audio import decode
+from emopeft.downstream.data.recipe import CacheKeys
+from emopeft.downstream.feature_cache.examples import Examples
+from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.upstream.base import SAMPLE_RATE, Upstream
+from emopeft.upstream.catalogue import UPSTREAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("neutral", "happy", "angry", "sad")
@@ -32,7 +32,7 @@ def speech_files() -> tuple[str, list[Path]]:
     found = sorted((shared / "data" / "ravdess").rglob("*.flac"))
     if found:
         return "RAVDESS", found
-    from downstream.corpora.demo import synthesise
+    from emopeft.downstream.corpora.demo import synthesise
 
     folder = Path(tempfile.gettempdir()) / "emopeft-benchmark-demo"
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def plain_hubert() -> Any:
 
 def hubert() -> Upstream:
     """The same as an Upstream of ours."""
-    from upstream.hub import FAMILIES
+    from emopeft.upstream.hub import FAMILIES
 
     list(UPSTREAMS)
     upstream = FAMILIES["hubert"].wrap(plain_hubert(), {})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from downstream.recording import cpu_name
+from emopeft.downstream.records.recording import cpu_name
 from emopeft.files import read_json, write_json, write_text
 
 Results = dict[str, dict[str, Any]]

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from downstream.metrics import NAMES
+from emopeft.downstream.tasks.metrics import NAMES
 from emopeft.errors import UserError
 from emopeft.files import write_json, write_text
-from leaderboard.gather import gather
-from leaderboard.render import as_json, markdown, terminal
+from emopeft.leaderboard.gather import gather
+from emopeft.leaderboard.render import as_json, markdown, terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

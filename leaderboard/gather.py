@@ -12,9 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from downstream.metrics import NAMES
-from downstream.record import Record, read_record, recount, recounted_folds, summarise
-from downstream.record_schema import parse_moment
+from emopeft.downstream.records.record import (
+    Record,
+    read_record,
+    recount,
+    recounted_folds,
+    summarise,
+)
+from emopeft.downstream.records.schema import parse_moment
+from emopeft.downstream.tasks.metrics import NAMES
 from emopeft.errors import UserError
 from emopeft.files import digest
 

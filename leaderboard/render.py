@@ -14,9 +14,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from downstream.metrics import NAMES
+from emopeft.downstream.tasks.metrics import NAMES
+from emopeft.leaderboard.gather import Board, Row, Table
 from emopeft.units import duration, size
-from leaderboard.gather import Board, Row, Table
 
 TITLES = {"accuracy": "WA %", "uar": "UAR %", "macro_f1": "F1 %"}
 HEADERS = ("rank", "method", "upstream", "run", "trainable", "% of all")

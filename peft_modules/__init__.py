@@ -1,3 +1,3 @@
 """Adaptation methods: each patches an upstream, trains little, and is proven to be live."""
 
-import upstream  # noqa: F401  (its guard must run before peft imports torchaudio)
+import emopeft.upstream  # noqa: F401  (its guard must run before peft imports torchaudio)

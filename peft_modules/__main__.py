@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        from downstream.sharing import hub
+        from emopeft.downstream.sharing import hub
 
         if given.command == "import":
             hub.import_(given.place, given.out)

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
-from peft_modules import placing
-from peft_modules.base import Method, option, register
-from upstream.base import Upstream
+from emopeft.peft_modules import placing
+from emopeft.peft_modules.base import Method, option, register
+from emopeft.upstream.base import Upstream
 
 MODES = ("sequential", "parallel")
 

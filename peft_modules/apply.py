@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from peft_modules import placing
-from peft_modules.base import Method, canonical, parse
-from peft_modules.liveness import prove_live
-from upstream.base import Upstream
+from emopeft.peft_modules import placing
+from emopeft.peft_modules.base import Method, canonical, parse
+from emopeft.peft_modules.liveness import prove_live
+from emopeft.upstream.base import Upstream
 
 
 @dataclasses.dataclass

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
+from emopeft.peft_modules.options import converted, written
 from emopeft.registry import Registry
-from peft_modules.options import converted, written
-from upstream.base import Upstream
+from emopeft.upstream.base import Upstream
 
 # How much of the encoder trains; chooses the default recipe.
 FROZEN, PEFT, FINETUNE = "frozen", "peft", "finetune"
@@ -149,7 +149,7 @@ class Methods(Registry[type[Method]]):
         return super().__iter__()
 
 
-METHODS = Methods("method", "peft_modules")
+METHODS = Methods("method", "emopeft.peft_modules")
 
 
 def register(cls: type[Method]) -> type[Method]:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from torch import nn
 
 from emopeft.errors import UserError
-from peft_modules.base import FINETUNE, Method, option, register
-from peft_modules.liveness import dead_tensors
-from upstream.base import Upstream
+from emopeft.peft_modules.base import FINETUNE, Method, option, register
+from emopeft.peft_modules.liveness import dead_tensors
+from emopeft.upstream.base import Upstream
 
 
 @register

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from peft_modules.placing import target_names
-from upstream.base import Upstream
+from emopeft.peft_modules.placing import target_names
+from emopeft.upstream.base import Upstream
 
 ADAPTER = "default"  # peft's name for the one adapter of a tuner
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from torch import nn
 
 from emopeft.errors import UserError
-from peft_modules.base import Method, option, register
-from peft_modules.placing import chosen_blocks
-from upstream.base import Upstream
+from emopeft.peft_modules.base import Method, option, register
+from emopeft.peft_modules.placing import chosen_blocks
+from emopeft.upstream.base import Upstream
 
 
 @register

@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from peft_modules.base import METHODS, Method
-from peft_modules.injection import ADAPTER, inject, injected, put_on, quiet
-from peft_modules.options import simple
-from upstream.base import Upstream
+from emopeft.peft_modules.base import METHODS, Method
+from emopeft.peft_modules.injection import ADAPTER, inject, injected, put_on, quiet
+from emopeft.peft_modules.options import simple
+from emopeft.upstream.base import Upstream
 
 # Set by us, or about other things than linear layers of a speech encoder.
 OURS = {

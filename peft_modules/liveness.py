@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
-from upstream.states import mask_of
+from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
+from emopeft.upstream.states import mask_of
 
 # In float32, rounding alone gives dead tensors gradients of up to 2e-7 of the largest one, and live
 # ones go down to 7e-7 (measured on all methods and families); in float64 they are far apart.

@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from torch import nn
 
 from emopeft.errors import UserError, unknown
-from peft_modules.base import Method, option, register
-from peft_modules.injection import inject, inject_head, injected
-from peft_modules.placing import ROLES
-from upstream.base import Upstream
+from emopeft.peft_modules.base import Method, option, register
+from emopeft.peft_modules.injection import inject, inject_head, injected
+from emopeft.peft_modules.placing import ROLES
+from emopeft.upstream.base import Upstream
 
 CLASSIFIER = "classifier"
 

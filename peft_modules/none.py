@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from peft_modules.base import FROZEN, Method, register
-from upstream.base import Upstream
+from emopeft.peft_modules.base import FROZEN, Method, register
+from emopeft.upstream.base import Upstream
 
 
 @register

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from emopeft.errors import UserError
-from peft_modules.base import FINETUNE, Method, option, register
-from upstream.base import Upstream
+from emopeft.peft_modules.base import FINETUNE, Method, option, register
+from emopeft.upstream.base import Upstream
 
 
 @register

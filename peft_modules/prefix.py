@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emopeft.errors import UserError
-from peft_modules import placing
-from peft_modules.base import Method, option, register
-from upstream.base import Upstream
+from emopeft.peft_modules import placing
+from emopeft.peft_modules.base import Method, option, register
+from emopeft.upstream.base import Upstream
 
 FUNCTION = "emopeft_prefix"
 

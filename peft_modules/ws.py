@@ -3,7 +3,7 @@
     h = sum over l = 0..L of softmax(w)_l h_l,   w equal at init
     (Yang et al. 2021; Lashkarashvili et al. 2024)
 
-The sum lives in the head's featurizer (downstream/heads.py), where it is the default. Named as a
+The sum lives in the head's featurizer (models/heads.py), where it is the default. Named as a
 method it is always on, also where the recipe's head takes the last state, and its L+1 weights
 count as the method's. ``layers=blocks`` leaves out the input of the first block (PEFT-SER).
 """
@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from emopeft.errors import unknown
-from peft_modules.base import FROZEN, Method, option, register
-from upstream.base import Upstream
+from emopeft.peft_modules.base import FROZEN, Method, option, register
+from emopeft.upstream.base import Upstream
 
 LAYERS = {"all": "weighted_sum", "blocks": "blocks"}  # as the head calls them
 

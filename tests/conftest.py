@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import upstream  # noqa: F401  (its guard must run before any test imports transformers)
-from downstream.corpora.demo import synthesise
+import emopeft.upstream  # noqa: F401  (its guard must run before any test imports transformers)
+from emopeft.downstream.corpora.demo import synthesise
 
 
 @pytest.fixture(scope="session")

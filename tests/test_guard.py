@@ -75,7 +75,7 @@ def test_the_installed_torchaudio_and_all_that_import_it() -> None:
 def test_importing_any_upstream_is_guarded() -> None:
     if importlib.util.find_spec("torchaudio") is None:
         pytest.skip("torchaudio is not installed")
-    assert run("import upstream.base, torchaudio; print(torchaudio.__version__)")
+    assert run("import emopeft.upstream.base, torchaudio; print(torchaudio.__version__)")
 
 
 def test_a_sound_torchaudio_is_left_alone(tmp_path: Path) -> None:

@@ -77,10 +77,10 @@ def test_the_added_method_works(extended: Path) -> None:
 
 
 def test_every_name_in_the_tables_exists() -> None:
-    from downstream.corpora.base import CORPORA
-    from downstream.protocol import protocol_names
-    from peft_modules.base import METHODS, parse
-    from upstream.catalogue import UPSTREAMS
+    from emopeft.downstream.corpora.base import CORPORA
+    from emopeft.downstream.protocols.protocol import protocol_names
+    from emopeft.peft_modules.base import METHODS, parse
+    from emopeft.upstream.catalogue import UPSTREAMS
 
     section = TEXT.partition("## What there is")[2].partition("## Adding one")[0]
     tables = [row for row in section.splitlines() if row.startswith("|")]

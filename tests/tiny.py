@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import transformers
 
-from upstream.base import Upstream
-from upstream.catalogue import UPSTREAMS
-from upstream.demo import fill
-from upstream.hub import FAMILIES
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import UPSTREAMS
+from emopeft.upstream.demo import fill
+from emopeft.upstream.hub import FAMILIES
 
 list(UPSTREAMS)  # imports the families, which fill FAMILIES
 

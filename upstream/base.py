@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from upstream.states import HiddenStates, States, pad
+from emopeft.upstream.states import HiddenStates, States, pad
 
 SAMPLE_RATE = 16000
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emopeft.errors import UserError
-from upstream.base import SAMPLE_RATE, Upstream
-from upstream.catalogue import Entry, register
-from upstream.states import by_length
+from emopeft.upstream.base import SAMPLE_RATE, Upstream
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.states import by_length
 
 
 class Baseline(Upstream):

@@ -9,7 +9,7 @@ from typing import Any
 
 from emopeft.errors import UserError, unknown
 from emopeft.registry import Registry
-from upstream.base import Upstream
+from emopeft.upstream.base import Upstream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
     takes_file: bool = False
 
 
-UPSTREAMS: Registry[Entry] = Registry("upstream", "upstream")
+UPSTREAMS: Registry[Entry] = Registry("upstream", "emopeft.upstream")
 
 
 def register(entry: Entry) -> Entry:

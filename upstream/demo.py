@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from emopeft.errors import UserError
-from upstream.base import Upstream
-from upstream.catalogue import Entry, register
-from upstream.speech import SpeechUpstream
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.speech import SpeechUpstream
 
 NOTE = "random weights, for the demo and tests only"
 SEED = 20240607

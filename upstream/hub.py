@@ -21,8 +21,8 @@ import torch
 
 from emopeft.errors import UserError
 from emopeft.files import read_json
-from upstream.base import Upstream
-from upstream.catalogue import SCHEMES, Entry
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import SCHEMES, Entry
 
 CONFIG = "config.json"
 WEIGHTS = (

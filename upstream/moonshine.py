@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from upstream.catalogue import Entry, register
-from upstream.hub import FAMILIES, Family, load_transformers
-from upstream.states import by_length
-from upstream.transformers_base import TransformersUpstream, conv_frames, conv_reach, numbers
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.hub import FAMILIES, Family, load_transformers
+from emopeft.upstream.states import by_length
+from emopeft.upstream.transformers_base import (
+    TransformersUpstream,
+    conv_frames,
+    conv_reach,
+    numbers,
+)
 
 
 class MoonshineUpstream(TransformersUpstream):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from upstream.base import FROM_WAVEFORM, SAMPLE_RATE, Upstream
-from upstream.states import HiddenStates, pad
+from emopeft.upstream.base import FROM_WAVEFORM, SAMPLE_RATE, Upstream
+from emopeft.upstream.states import HiddenStates, pad
 
 # As in s3prl's interfaces.py: how many frames its own layers may differ.
 TOLERATED = 5

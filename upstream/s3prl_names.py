@@ -26,9 +26,9 @@ from torch import nn
 
 from emopeft.errors import UserError, unknown
 from emopeft.guard import set_audio_backend
-from upstream.base import Upstream
-from upstream.catalogue import SCHEMES, Entry
-from upstream.s3prl_collection import CollectionUpstream
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import SCHEMES, Entry
+from emopeft.upstream.s3prl_collection import CollectionUpstream
 
 _PATHS = ("ckpt", "model_config")
 

@@ -17,10 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from upstream.catalogue import Entry, register
-from upstream.hub import FAMILIES, Family, load_transformers
-from upstream.states import by_length
-from upstream.transformers_base import TransformersUpstream, conv_frames, conv_reach, numbers
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.hub import FAMILIES, Family, load_transformers
+from emopeft.upstream.states import by_length
+from emopeft.upstream.transformers_base import (
+    TransformersUpstream,
+    conv_frames,
+    conv_reach,
+    numbers,
+)
 
 # What decides the states beside the weights: goes into cache keys and identities.
 DECISIVE = (

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from upstream.base import Upstream
-from upstream.states import mask_of
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.states import mask_of
 
 
 class TransformersUpstream(Upstream):

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from upstream.base import Upstream
-from upstream.catalogue import Entry, register
-from upstream.hub import FAMILIES, Family, load_transformers
-from upstream.speech import UNISPEECH, SpeechUpstream
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.hub import FAMILIES, Family, load_transformers
+from emopeft.upstream.speech import UNISPEECH, SpeechUpstream
 
 
 @functools.cache

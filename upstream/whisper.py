@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emopeft.errors import UserError
-from upstream.base import SAMPLE_RATE
-from upstream.catalogue import Entry, register
-from upstream.hub import FAMILIES, Family, load_transformers
-from upstream.states import by_length
-from upstream.transformers_base import TransformersUpstream, numbers
+from emopeft.upstream.base import SAMPLE_RATE
+from emopeft.upstream.catalogue import Entry, register
+from emopeft.upstream.hub import FAMILIES, Family, load_transformers
+from emopeft.upstream.states import by_length
+from emopeft.upstream.transformers_base import TransformersUpstream, numbers
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from downstream.corpora.base import CORPORA
-from downstream.corpora.check import check
+from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.corpora.check import check
 from emopeft.errors import UserError
 from emopeft.files import write_json
 

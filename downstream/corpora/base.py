@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from downstream.audio import is_audio
+from emopeft.downstream.corpora.audio import is_audio
 from emopeft.errors import UserError, unknown
 from emopeft.registry import Registry
 
@@ -139,7 +139,7 @@ class Corpus:
                 raise unknown(f"option of corpus {self.name}", option, self.options)
 
 
-CORPORA: Registry[Corpus] = Registry("corpus", "downstream.corpora")
+CORPORA: Registry[Corpus] = Registry("corpus", "emopeft.downstream.corpora")
 
 
 def register(corpus: Corpus) -> Corpus:

@@ -42,9 +42,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from downstream.audio import MINIMUM_SECONDS, Clip, examine
-from downstream.corpora.base import Corpus, TreeError, Utterance, audio_files, listing
-from downstream.corpora.report import Report
+from emopeft.downstream.corpora.audio import MINIMUM_SECONDS, Clip, examine
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, audio_files, listing
+from emopeft.downstream.corpora.report import Report
 from emopeft.errors import UserError
 
 SHORT_SECONDS = 0.1

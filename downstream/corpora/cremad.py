@@ -10,7 +10,7 @@ import csv
 import re
 from pathlib import Path
 
-from downstream.corpora.base import Corpus, Utterance, read_names, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 from emopeft.errors import UserError
 
 EMOTIONS = {

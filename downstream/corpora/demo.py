@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from downstream.corpora.base import Corpus, Utterance, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, register
 from emopeft.errors import UserError
 from emopeft.files import digest, write_text, writing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from downstream.corpora.base import Corpus, Utterance, read_names, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 
 # The letters stand for the German words: Wut, Langeweile, Ekel, Angst, Freude, Trauer.
 EMOTIONS = {

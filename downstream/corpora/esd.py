@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from downstream.corpora.base import Corpus, Utterance, read_names, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 from emopeft.errors import unknown
 
 EMOTIONS = {

@@ -18,8 +18,8 @@ import math
 import re
 from pathlib import Path
 
-from downstream.audio import is_audio
-from downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.downstream.corpora.audio import is_audio
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
 
 EMOTIONS = {
     "neu": "neutral",

@@ -41,8 +41,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from downstream.audio import AUDIO_SUFFIXES, is_audio
-from downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.downstream.corpora.audio import AUDIO_SUFFIXES, is_audio
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
 from emopeft.errors import UserError, unknown
 
 REQUIRED = ("id", "path", "speaker", "label")

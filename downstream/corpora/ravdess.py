@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from downstream.corpora.base import Corpus, Utterance, read_names, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 
 EMOTIONS = {
     "01": "neutral",

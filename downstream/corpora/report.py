@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from downstream.corpora.base import Utterance
+from emopeft.downstream.corpora.base import Utterance
 
 LEVELS = ("error", "warning", "information")
 SHOWN = 10  # items written out per finding; the JSON file has all

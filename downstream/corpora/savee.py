@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from downstream.corpora.base import Corpus, Utterance, read_names, register
+from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 
 EMOTIONS = {
     "a": "angry",

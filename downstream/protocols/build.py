@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from downstream.protocols import schema
-from downstream.protocols.tables import protocols
+from emopeft.downstream.protocols import schema
+from emopeft.downstream.protocols.tables import protocols
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
 

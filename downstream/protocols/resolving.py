@@ -6,9 +6,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from downstream.corpora.base import Utterance
-from downstream.protocols.rules import folds_by, some
-from downstream.protocols.schema import FoldSpec, HashRule, ProtocolData
+from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.protocols.rules import folds_by, some
+from emopeft.downstream.protocols.schema import FoldSpec, HashRule, ProtocolData
 from emopeft.errors import UserError
 
 Sides = dict[str, tuple[Utterance, ...]]
@@ -28,7 +28,7 @@ class Found:
 
 
 def resolve(protocol: ProtocolData, utterances: list[Utterance], allow_incomplete: bool) -> Found:
-    """Resolve ``protocol``; see :meth:`downstream.protocol.Protocol.resolve`."""
+    """Resolve ``protocol``; see :meth:`downstream.protocols.protocol.Protocol.resolve`."""
     labels = protocol.labels or {u.emotion: u.emotion for u in utterances if u.emotion}
     classes = protocol.classes or tuple(sorted(labels))
     found = Found(classes, labels, {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from downstream.corpora.base import Utterance
-from downstream.protocols.schema import FoldSpec, GroupRule
+from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.protocols.schema import FoldSpec, GroupRule
 from emopeft.errors import UserError, unknown
 
 # What the sides of a split are called. "evaluation" is the test part where nothing else is

@@ -1,6 +1,6 @@
 """The protocol file, read as untrusted data: every key checked, every error naming it.
 
-The format is described in :mod:`downstream.protocol`.
+The format is described in :mod:`downstream.protocols.protocol`.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
 """Trained folds for the hub: export, import, merge; and `load`, for those who fetch one."""
 
-from downstream.sharing.hub import load as load
+from emopeft.downstream.sharing.hub import load as load

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from downstream.model import AdaptedModel
-from downstream.record import read_fold
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.records.record import read_fold
 from emopeft.errors import UserError
 from emopeft.files import read_json
-from upstream.base import Upstream
-from upstream.hub import FAMILIES
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.hub import FAMILIES
 
 # Licences by the hub's identifiers; any other is "other" with its name.
 LICENCES = {
@@ -147,7 +147,7 @@ def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> l
 def _use(base: Base, upstream: Upstream, in_peft: bool) -> list[str]:
     where = "# of this directory, or its ORG/NAME on the hub"
     argument = ""
-    lines = ["```python", "from downstream.sharing import load", ""]
+    lines = ["```python", "from emopeft.downstream.sharing import load", ""]
     if base.local:
         lines += [f'base = "{base.name}"  # where the base weights are']
         argument = ", upstream_path=base"

@@ -21,19 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from downstream.apply_checkpoint import fold_folders, logits_of
-from downstream.audio import decode
-from downstream.build import restore
-from downstream.checkpoint import read_adapter, write_adapter
-from downstream.emotion import TASKS
-from downstream.model import AdaptedModel
-from downstream.sharing import card, peft_format
+from emopeft.downstream.corpora.audio import decode
+from emopeft.downstream.models.build import restore
+from emopeft.downstream.models.checkpoint import read_adapter, write_adapter
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.apply_checkpoint import fold_folders, logits_of
+from emopeft.downstream.sharing import card, peft_format
+from emopeft.downstream.tasks.emotion import TASKS
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_json, write_text, writing, writing_folder
-from peft_modules.apply import merge as merge_methods
-from peft_modules.injection import plain_model
-from upstream.base import SAMPLE_RATE
-from upstream.hub import quiet as quiet_transformers
+from emopeft.peft_modules.apply import merge as merge_methods
+from emopeft.peft_modules.injection import plain_model
+from emopeft.upstream.base import SAMPLE_RATE
+from emopeft.upstream.hub import quiet as quiet_transformers
 
 CONFIG, HEAD, OURS = "emopeft.json", "head.safetensors", "adapter.safetensors"
 

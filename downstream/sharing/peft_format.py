@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from downstream.build import base_of
-from downstream.model import AdaptedModel
-from downstream.sharing import card
-from peft_modules.injection import Injected, injected, plain_model, quiet
-from peft_modules.liveness import probe_clips
-from upstream.base import Upstream
+from emopeft.downstream.models.build import base_of
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.sharing import card
+from emopeft.peft_modules.injection import Injected, injected, plain_model, quiet
+from emopeft.peft_modules.liveness import probe_clips
+from emopeft.upstream.base import Upstream
 
 FILE = "adapter_model.safetensors"  # peft's name for it, beside adapter_config.json
 # States that differ by less, relative to the largest value, are the same but for rounding;

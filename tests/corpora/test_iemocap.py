@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from downstream.corpora.base import CORPORA, TreeError, Utterance
+from emopeft.downstream.corpora.base import CORPORA, TreeError, Utterance
 from tests.corpora.trees import iemocap, touch_all
 from tests.shared import SHARED, needs_shared
 

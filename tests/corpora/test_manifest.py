@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from downstream.corpora import manifest
-from downstream.corpora.base import CORPORA, TreeError, Utterance
+from emopeft.downstream.corpora import manifest
+from emopeft.downstream.corpora.base import CORPORA, TreeError, Utterance
 from emopeft.errors import UserError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from downstream.corpora.base import CORPORA, TreeError, Utterance
+from emopeft.downstream.corpora.base import CORPORA, TreeError, Utterance
 from emopeft.errors import UserError
 from tests.corpora.trees import touch_all
 from tests.shared import SHARED, needs_shared

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from downstream.metrics import NAMES
+from emopeft.downstream.tasks.metrics import NAMES
 from emopeft.errors import UserError
 from emopeft.files import digest
-from leaderboard.gather import gather
-from tests.records import CLASSES, make_record, make_rows, tamper
+from emopeft.leaderboard.gather import gather
+from tests.records.cases import CLASSES, make_record, make_rows, tamper
 
 
 def test_ranked_by_the_recounted_mean(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from leaderboard.__main__ import main
-from tests.records import make_record, tamper
+from emopeft.leaderboard.__main__ import main
+from tests.records.cases import make_record, tamper
 
 
 def test_writes_and_prints(tmp_path, capsys):

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
+from emopeft.leaderboard.gather import gather
+from emopeft.leaderboard.render import cell, fenced, markdown, percent, plain, terminal
 from emopeft.units import duration, size
 from emopeft.units import percent as share
-from leaderboard.gather import gather
-from leaderboard.render import cell, fenced, markdown, percent, plain, terminal
-from tests.records import make_record, tamper
+from tests.records.cases import make_record, tamper
 
 
 def table_of(page):

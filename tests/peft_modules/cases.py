@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from downstream.build import assemble
-from downstream.heads import make_head
-from downstream.model import AdaptedModel, Batch
-from peft_modules.apply import Adaptation, adapt
-from peft_modules.base import METHODS, parse
-from peft_modules.library import PeftMethod
+from emopeft.downstream.models.build import assemble
+from emopeft.downstream.models.heads import make_head
+from emopeft.downstream.models.model import AdaptedModel, Batch
+from emopeft.peft_modules.apply import Adaptation, adapt
+from emopeft.peft_modules.base import METHODS, parse
+from emopeft.peft_modules.library import PeftMethod
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import load
 from tests.tiny import TINY
-from upstream.base import Upstream
-from upstream.catalogue import load
 
 
 def _s3prl(family: str) -> Upstream:

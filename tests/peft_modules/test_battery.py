@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import peft_modules
-from downstream.model import AdaptedModel, Batch
+from emopeft import peft_modules
+from emopeft.downstream.models.model import AdaptedModel, Batch
 from emopeft.errors import UserError
-from peft_modules.apply import Adaptation
-from peft_modules.liveness import is_key_bias
+from emopeft.peft_modules.apply import Adaptation
+from emopeft.peft_modules.liveness import is_key_bias
+from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
 from tests.peft_modules.cases import (
     FAMILIES,
     base,
@@ -34,7 +35,6 @@ from tests.peft_modules.cases import (
     specs,
 )
 from tests.shared import ROOT
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
 
 # Of float32 rounding, relative to the largest value: what other batches and merged weights may
 # differ. Defects (a padded frame attended to, a scale forgotten) are larger by orders.
@@ -230,7 +230,7 @@ CHILD = """
 import json, sys
 import torch
 from safetensors.torch import load_file
-import peft_modules
+from emopeft import peft_modules
 folder, saved, peft_modules.__path__ = map(json.loads, sys.argv[1:])
 from tests.peft_modules.cases import base, batch_of, built
 for number, (family, spec) in enumerate(saved):

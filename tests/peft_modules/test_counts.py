@@ -12,12 +12,12 @@ import torch
 import transformers
 from torch import nn
 
-from downstream.build import assemble, parameter_counts
-from downstream.heads import make_head
-from peft_modules.apply import adapt, describe
-from peft_modules.base import canonical, parse
+from emopeft.downstream.models.build import assemble, parameter_counts
+from emopeft.downstream.models.heads import make_head
+from emopeft.peft_modules.apply import adapt, describe
+from emopeft.peft_modules.base import canonical, parse
+from emopeft.upstream.speech import SpeechUpstream
 from tests.peft_modules.cases import FIFTEEN, base
-from upstream.speech import SpeechUpstream
 
 SIZES: dict[str, dict[str, Any]] = {
     "base": {},

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import peft_modules
-from downstream import recipe as recipes
-from peft_modules.base import METHODS, canonical, parse
+from emopeft import peft_modules
+from emopeft.downstream.data import recipe as recipes
+from emopeft.peft_modules.base import METHODS, canonical, parse
 from tests.peft_modules.cases import FAMILIES, FIFTEEN
 from tests.peft_modules.test_battery import failures
 from tests.peft_modules.test_counts import counts
@@ -36,7 +36,7 @@ def added(tmp_path: Path) -> Iterator[str]:
     yield name
     peft_modules.__path__.remove(str(tmp_path))
     METHODS._items.pop(name, None)
-    sys.modules.pop(f"peft_modules.{name}", None)
+    sys.modules.pop(f"emopeft.peft_modules.{name}", None)
 
 
 def test_the_example_passes_the_battery(added: str, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_fifteen_recipes() -> None:
 
 
 def test_only_ws_switches_the_weighted_sum_on() -> None:
-    from downstream.build import head_arguments
+    from emopeft.downstream.models.build import head_arguments
     from tests.peft_modules.cases import base
 
     upstream = base("hubert_base_like")[0]

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from downstream.heads import Featurizer
-from peft_modules.adapter import Branch, Sequential
-from peft_modules.apply import adapt
-from peft_modules.ba import Bottleneck
-from peft_modules.prefix import Prefix
-from peft_modules.wg import Gate
+from emopeft.downstream.models.heads import Featurizer
+from emopeft.peft_modules.adapter import Branch, Sequential
+from emopeft.peft_modules.apply import adapt
+from emopeft.peft_modules.ba import Bottleneck
+from emopeft.peft_modules.prefix import Prefix
+from emopeft.peft_modules.wg import Gate
+from emopeft.upstream.base import FROM_FEATURES, Upstream
+from emopeft.upstream.states import States
 from tests.peft_modules.cases import base
-from upstream.base import FROM_FEATURES, Upstream
-from upstream.states import States
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

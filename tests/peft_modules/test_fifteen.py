@@ -6,8 +6,8 @@ import itertools
 import json
 from pathlib import Path
 
-from leaderboard.__main__ import main as leaderboard
-from tests.commands import call
+from emopeft.leaderboard.__main__ import main as leaderboard
+from tests.calls import call
 from tests.peft_modules.cases import FIFTEEN
 
 # On the demo upstream, width 64 and two blocks, by hand.

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from downstream.build import assemble, parameter_counts
-from downstream.heads import make_head
+from emopeft.downstream.models.build import assemble, parameter_counts
+from emopeft.downstream.models.heads import make_head
 from emopeft.errors import UserError
-from peft_modules.apply import adapt
-from peft_modules.base import METHODS, canonical, parse
-from peft_modules.injection import injected
-from peft_modules.placing import chosen_blocks
+from emopeft.peft_modules.apply import adapt
+from emopeft.peft_modules.base import METHODS, canonical, parse
+from emopeft.peft_modules.injection import injected
+from emopeft.peft_modules.placing import chosen_blocks
+from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM
+from emopeft.upstream.wavlm import use_transformers_attention
 from tests.peft_modules.cases import base, batch_of, built
 from tests.peft_modules.test_battery import train
 from tests.tiny import tiny
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM
-from upstream.wavlm import use_transformers_attention
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_half_dead_is_dead_too() -> None:
 
 
 def test_upstreams_without_blocks_refuse() -> None:
-    from upstream.catalogue import load
+    from emopeft.upstream.catalogue import load
 
     for method in ("lora", "ba", "partial:1", "dora", "prompt"):
         with pytest.raises(UserError, match=r"fbank has none"):
@@ -224,7 +224,7 @@ def test_adalora_follows_the_trainings_length_and_resumes() -> None:
 
 
 def test_progress_is_plain_enough_to_be_read_back(tmp_path: Any) -> None:
-    from downstream.checkpoint import read_progress, write_progress
+    from emopeft.downstream.models.checkpoint import read_progress, write_progress
 
     _, model = built(base("whisper")[0], "adalora+ba", prove=False)
     train(model, batch_of(model), steps=3)

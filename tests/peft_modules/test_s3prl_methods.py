@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from emopeft.errors import UserError
-from peft_modules.apply import adapt
+from emopeft.peft_modules.apply import adapt
+from emopeft.upstream.catalogue import load
+from emopeft.upstream.s3prl_collection import CollectionUpstream
 from tests.peft_modules.cases import base, clips
 from tests.upstream.test_s3prl import checkpoint
-from upstream.catalogue import load
-from upstream.s3prl_collection import CollectionUpstream
 
 pytest.importorskip("s3prl")
 

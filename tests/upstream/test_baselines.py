@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emopeft.errors import UserError
-from upstream.catalogue import load
+from emopeft.upstream.catalogue import load
 
 
 def noise(samples: int) -> torch.Tensor:

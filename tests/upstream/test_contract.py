@@ -15,12 +15,12 @@ import torch
 import transformers
 from torch import Tensor
 
+from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
+from emopeft.upstream.catalogue import load
+from emopeft.upstream.demo import fill
+from emopeft.upstream.states import HiddenStates, mask_of
 from tests.shared import SHARED
 from tests.tiny import TINY, plain, tiny
-from upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
-from upstream.catalogue import load
-from upstream.demo import fill
-from upstream.states import HiddenStates, mask_of
 
 REAL = {
     "whisper_tiny.en": "whisper-tiny.en-encoder",
@@ -76,7 +76,7 @@ def reference(model: Any, inputs: Tensor) -> list[Tensor]:
 
 def reference_model(name: str) -> Any:
     if name in REAL:
-        from upstream.hub import FAMILIES
+        from emopeft.upstream.hub import FAMILIES
 
         kind = FAMILIES[name.split("_")[0]].model_class()
         assert SHARED is not None
@@ -117,7 +117,7 @@ def test_parity_is_exact_behind_the_normaliser(name: str) -> None:
 
 def test_normalisation_follows_the_preprocessor() -> None:
     def normalizes(name: str, preprocessor: dict[str, Any]) -> bool:
-        from upstream.speech import SpeechUpstream
+        from emopeft.upstream.speech import SpeechUpstream
 
         upstream = SpeechUpstream(plain(name), preprocessor).seal()
         loud, quiet = upstream.extract([clips()[0], 0.1 * clips()[0]])
@@ -202,7 +202,7 @@ def test_one_sample_less_is_too_short(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*TINY, "demo", "fbank", "whisper_tiny.en"])
 def test_weights_hash(name: str) -> None:
-    from upstream.base import weights_hash
+    from emopeft.upstream.base import weights_hash
 
     upstream = get(name)
     assert len(upstream.weights) == 64

@@ -13,10 +13,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from emopeft.errors import UserError
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import load
+from emopeft.upstream.hub import PINNED
 from tests.tiny import CONFIGS, plain, tiny
-from upstream.base import Upstream
-from upstream.catalogue import load
-from upstream.hub import PINNED
 
 # A name of the list for each family, to load the tiny models with.
 NAMES = {
@@ -209,7 +209,7 @@ def test_without_network_and_cache(offline: Path) -> None:
 def test_an_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    from upstream.hub import reachable
+    from emopeft.upstream.hub import reachable
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there

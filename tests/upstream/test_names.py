@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from emopeft.errors import UserError
-from upstream.catalogue import UPSTREAMS, find, load
-from upstream.hub import FAMILIES
+from emopeft.upstream.catalogue import UPSTREAMS, find, load
+from emopeft.upstream.hub import FAMILIES
 
 LARGE: dict[str, Any] = {
     "hidden_size": 1024,

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from emopeft.errors import UserError
 from emopeft.guard import set_audio_backend
-from upstream.base import FROM_WAVEFORM, Upstream
-from upstream.catalogue import find, load
-from upstream.demo import fill
-from upstream.s3prl_names import s3prl_names
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream
+from emopeft.upstream.catalogue import find, load
+from emopeft.upstream.demo import fill
+from emopeft.upstream.s3prl_names import s3prl_names
 
 pytest.importorskip("s3prl")
 

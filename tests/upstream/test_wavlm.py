@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.states import mask_of
+from emopeft.upstream.wavlm import WavLMUpstream, use_transformers_attention
 from tests.tiny import plain, tiny
-from upstream.base import Upstream
-from upstream.states import mask_of
-from upstream.wavlm import WavLMUpstream, use_transformers_attention
 
 BOTH = pytest.mark.parametrize("name", ["wavlm", "wavlm_large_like"])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
+from emopeft.upstream.whisper import WhisperUpstream
 from tests.tiny import plain, tiny
-from upstream.whisper import WhisperUpstream
 
 
 def whisper(**options: str) -> WhisperUpstream:
@@ -60,7 +60,7 @@ def test_the_30_s_window_counts_all_frames() -> None:
 def test_longer_clips_are_cut_and_said_once(window: str, caplog: pytest.LogCaptureFixture) -> None:
     upstream = whisper(window=window)
     long = noise(31 * 16000)
-    with caplog.at_level(logging.WARNING, logger="upstream.whisper"):
+    with caplog.at_level(logging.WARNING, logger="emopeft.upstream.whisper"):
         states = upstream([long])
         upstream([long])
     assert states.lengths.tolist() == [1500] == [upstream.frames_of(len(long))]

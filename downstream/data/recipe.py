@@ -1,0 +1,302 @@
+"""A recipe says what is run. It is resolved from defaults, a YAML file, flags and ``-o key=value``.
+
+Every key is a field below; an unknown one is an error that names it and the nearest known ones,
+before anything is loaded. The defaults for a kind of method and a protocol stand in ``recipes/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emopeft.errors import UserError, unknown
+from emopeft.peft_modules.base import FROZEN, kind_of, parse
+
+Mapping = dict[str, Any]
+
+
+def key(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A field with its documentation and, where it is a choice, the choices."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass
+class UpstreamKeys:
+    name: str = key("hubert", "see --list upstreams; hf:ORG/NAME; s3prl:NAME")
+    path: str | None = key(None, "a local directory as written by save_pretrained")
+    revision: str | None = key(None, "the hub's commit; the newest is taken and recorded if unset")
+    window: str = key("clip", "Whisper: work on the clip, or pad it to 30 s", ("clip", "30s"))
+    dropout: bool = key(False, "the encoder's own dropout in the blocks that train")
+
+
+@dataclasses.dataclass
+class CorpusKeys:
+    name: str | None = key(None, "see --list corpora")
+    data: str | None = key(None, "where the corpus lies; else the variable EMOPEFT_<NAME>")
+    options: Mapping = key({}, "what the corpus' reader takes beside the place")
+    allow_incomplete: bool = key(False, "run although files of the published corpus are missing")
+
+
+@dataclasses.dataclass
+class HeadKeys:
+    name: str = key("superb", "superb, or PEFT-SER's conv", ("superb", "conv"))
+    layers: str = key(
+        "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
+    )
+    hidden: int = key(256, "width of the head")
+    dropout: float = key(0.1, "of the conv head")
+    standardise: bool | None = key(
+        None, "standardise a frozen upstream's means on the training part; unset: as it needs"
+    )
+
+
+@dataclasses.dataclass
+class TrainKeys:
+    optimizer: str = key("adam", "adam, adamw or sgd", ("adam", "adamw", "sgd"))
+    lr: float = key(1e-3, "learning rate")
+    head_lr: float | None = key(
+        None, "of the head beside an upstream that trains; unset: the same as lr"
+    )
+    weight_decay: float = key(0.0, "of the optimiser")
+    schedule: str = key(
+        "constant", "of the learning rate", ("constant", "linear", "cosine", "plateau")
+    )
+    warmup: float = key(0.0, "share of the steps in which the rate rises from zero")
+    steps: int | None = key(None, "optimiser steps (or give epochs)")
+    epochs: float | None = key(30, "passes over the training part (or give steps)")
+    batch_size: int = key(32, "utterances per optimiser step")
+    batch_seconds: float = key(
+        60.0, "padded seconds of audio in memory at once; a step is split into as many as it takes"
+    )
+    clip: float | None = key(1.0, "largest norm of the gradient")
+    eval_every: int | None = key(None, "steps between evaluations; unset: every epoch")
+    patience: int | None = key(
+        8, "evaluations without a better dev metric before stopping; null: never"
+    )
+    select: str = key("uar", "the dev metric that chooses", ("accuracy", "uar", "macro_f1"))
+    class_weights: str = key("none", "of the loss: none or balanced", ("none", "balanced"))
+    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", ("fp32", "bf16", "fp16"))
+    compile: bool = key(False, "compile the blocks that train (torch.compile)")
+    checkpointing: bool = key(
+        False, "keep no activations inside the blocks that train, compute them again (less memory)"
+    )
+    tune: str = key("none", "none, or lr: choose it by the dev metric", ("none", "lr"))
+    lr_grid: list[float] = key(
+        [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], "the rates that tune=lr tries"
+    )
+
+
+@dataclasses.dataclass
+class CacheKeys:
+    dir: str | None = key(None, "where frozen parts are kept; else $EMOPEFT_CACHE or ~/.cache")
+    dtype: str = key("fp32", "their format on disk", ("fp32", "fp16", "bf16"))
+    limit: float | None = key(
+        None, "GB that all caches together may take; the least recently used make room"
+    )
+    enabled: bool = key(True, "false: the frozen part is computed anew in every step")
+
+
+@dataclasses.dataclass
+class Recipe:
+    upstream: UpstreamKeys = dataclasses.field(default_factory=UpstreamKeys)
+    task: str = key("emotion", "what is predicted", ("emotion",))
+    corpus: CorpusKeys = dataclasses.field(default_factory=CorpusKeys)
+    protocol: str | None = key(None, "see --list protocols; unset: the corpus' own")
+    method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
+    head: HeadKeys = dataclasses.field(default_factory=HeadKeys)
+    train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
+    cache: CacheKeys = dataclasses.field(default_factory=CacheKeys)
+    folds: str = key("all", "all, or names such as 1,3")
+    seeds: list[int] = key([0], "one run of all folds per seed")
+    name: str | None = key(None, "folder of the run under --out; unset: made from what is run")
+    out: str = key("runs", "where runs are written")
+    description: str = key("", "what this recipe is and where its numbers come from")
+    reports: Mapping = key({}, "what the paper reports, for comparison")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it would stand in YAML."""
+        return dataclasses.asdict(self)
+
+
+def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
+    """All keys with their dots: ``train.lr``."""
+    keys = []
+    for name, wanted in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(wanted):
+            keys += known_keys(typing.cast(type, wanted), f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A recipe file as nested data. Raises UserError naming the file (and line) when it is not."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"recipe {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read recipe {path}: {error}") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"recipe {path} is not valid YAML: {reason}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"recipe {path} must hold keys and values, not a {type(data).__name__}")
+    return data
+
+
+def flatten(data: Mapping, where: str, prefix: str = "") -> dict[str, Any]:
+    """Nested data to dotted keys, each checked to be known."""
+    known = known_keys()
+    sections = {k.rpartition(".")[0] for k in known if "." in k}
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        dotted = f"{prefix}{name}"
+        if dotted in known:
+            flat[dotted] = value
+        elif dotted in sections and isinstance(value, dict):
+            flat |= flatten(value, where, f"{dotted}.")
+        elif dotted in sections:
+            raise UserError(
+                f"key '{dotted}' in {where} is a section; give keys such as "
+                f"{next(k for k in known if k.startswith(dotted + '.'))}"
+            )
+        else:
+            raise unknown(f"key in {where}", dotted, known)
+    return flat
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``key=value`` of ``-o``; the value is read as YAML, so ``null``, lists and numbers work."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"-o {text} must be key=value")
+    name = name.strip()
+    if name not in known_keys():
+        raise unknown("key in -o", name, known_keys())
+    try:
+        return {name: yaml.safe_load(value)}
+    except yaml.YAMLError:
+        return {name: value}
+
+
+def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
+    """Dotted keys to a Recipe, every value checked for its type and choices."""
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        dotted = prefix + field.name
+        wanted = hints[field.name]
+        if dataclasses.is_dataclass(wanted):
+            values[field.name] = build(flat, typing.cast(type, wanted), dotted + ".")
+        elif dotted in flat:
+            value = _checked(dotted, flat[dotted], wanted)
+            choices = field.metadata.get("choices", ())
+            if choices and value not in choices:
+                raise unknown(f"value of {dotted}", str(value), choices)
+            values[field.name] = value
+    return cls(**values)
+
+
+def _checked(dotted: str, value: Any, wanted: Any) -> Any:
+    """``value`` as the type a key wants; YAML reads ``1e-3`` as text, which counts as a number."""
+    if isinstance(wanted, types.UnionType):
+        if value is None and type(None) in typing.get_args(wanted):
+            return None
+        return _checked(dotted, value, typing.get_args(wanted)[0])
+    origin = typing.get_origin(wanted)
+    if origin is list:
+        inner = typing.get_args(wanted)[0]
+        items = value if isinstance(value, list) else [value]
+        return [_checked(dotted, item, inner) for item in items]
+    if origin is dict:
+        if isinstance(value, dict):
+            return value
+    elif wanted is bool:
+        if isinstance(value, bool):
+            return value
+    elif wanted is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif wanted is float:
+        try:
+            if not isinstance(value, bool):
+                return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise UserError(f"{dotted} = {value!r} must be {names.get(wanted, 'a list of keys')}")
+
+
+def shipped(relative: str) -> Path:
+    """A recipe file of this package."""
+    return Path(str(resources.files("emopeft.recipes"))) / relative
+
+
+def default_recipe(protocol: str, kind: str) -> Path:
+    """The shipped defaults for a protocol and a kind of method (frozen, peft, finetune).
+
+    SUPERB's protocol is run as published; all others get lengths that suit small corpora, with
+    early stopping on dev.
+    """
+    special = shipped(f"{protocol}/{kind}.yaml")
+    return special if special.is_file() else shipped(f"default/{kind}.yaml")
+
+
+def validate(recipe: Recipe) -> Recipe:
+    """Checks over several keys. Raises UserError naming the keys."""
+    train = recipe.train
+    if (train.steps is None) == (train.epochs is None):
+        raise UserError("give train.steps or train.epochs, and set the other to null")
+    positive = {
+        "train.lr": train.lr,
+        "train.head_lr": train.head_lr,
+        "train.batch_size": train.batch_size,
+        "train.batch_seconds": train.batch_seconds,
+        "train.steps": train.steps,
+        "train.epochs": train.epochs,
+        "train.eval_every": train.eval_every,
+        "train.patience": train.patience,
+        "train.clip": train.clip,
+        "head.hidden": recipe.head.hidden,
+        "cache.limit": recipe.cache.limit,
+    }
+    for name, value in positive.items():
+        if value is not None and not value > 0:
+            raise UserError(f"{name} = {value} must be greater than 0")
+    if train.head_lr is not None and kind_of(parse(recipe.method)) == FROZEN:
+        raise UserError(
+            f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "
+            "the head trains: set train.lr"
+        )
+    if not 0 <= train.warmup < 1:
+        raise UserError(f"train.warmup = {train.warmup} must be a share, from 0 to below 1")
+    if not recipe.seeds or min(recipe.seeds) < 0:
+        raise UserError(f"seeds = {recipe.seeds} must be whole numbers from 0")
+    if not train.lr_grid or min(train.lr_grid) <= 0:
+        raise UserError(f"train.lr_grid = {train.lr_grid} must be numbers greater than 0")
+    return recipe
+
+
+def merge(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Later layers win. One that gives steps replaces epochs, and the other way round."""
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        for one, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+            if layer.get(one) is not None and layer.get(other) is None:
+                flat[other] = None
+        flat |= layer
+    return flat

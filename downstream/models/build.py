@@ -1,0 +1,226 @@
+"""From a recipe to a model: upstream, method and head, newly initialised or from a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emopeft.downstream.data.recipe import HeadKeys, Recipe, UpstreamKeys
+from emopeft.downstream.models.checkpoint import read_adapter
+from emopeft.downstream.models.heads import Head, SuperbHead, make_head
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.errors import UserError
+from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
+from emopeft.peft_modules.liveness import prove_head_live
+from emopeft.upstream.base import Upstream
+from emopeft.upstream.catalogue import load as load_upstream
+
+
+def upstream_of(keys: UpstreamKeys) -> Upstream:
+    """Load the recipe's upstream."""
+    options = {} if keys.window == "clip" else {"window": keys.window}
+    return load_upstream(keys.name, keys.path, keys.revision, **options)
+
+
+@dataclasses.dataclass
+class Blueprint:
+    """Makes any number of equal models that differ in their seed: one per fold and seed.
+
+    Attributes:
+        upstream: as loaded; stays unpatched.
+        method: a spec such as ``lora+ws``.
+        head: arguments of `make_head`.
+        dropout: the encoder's own dropout in the blocks that train.
+    """
+
+    upstream: Upstream
+    method: str
+    head: dict[str, Any]
+    dropout: bool = False
+    _proven: bool = False
+
+    @classmethod
+    def of(cls, upstream: Upstream, recipe: Recipe, outputs: int) -> Blueprint:
+        """The models of a recipe."""
+        return cls(
+            upstream,
+            recipe.method,
+            head_arguments(recipe.head, upstream, recipe.method, outputs),
+            recipe.upstream.dropout,
+        )
+
+    def adapt(self, seed: int) -> Adaptation:
+        """A patched copy of the upstream; its new parameters are drawn from ``seed``.
+
+        The liveness proof runs once: the copies differ in nothing that matters for it.
+        """
+        torch.manual_seed(seed)
+        adaptation = adapt(copy.deepcopy(self.upstream), self.method, prove=not self._proven)
+        self._proven = True
+        return adaptation
+
+    def model(self, seed: int, adaptation: Adaptation | None = None) -> AdaptedModel:
+        """A model; an ``adaptation`` that trains nothing may be shared by several."""
+        if adaptation is None:
+            adaptation = self.adapt(seed)
+        torch.manual_seed(seed)
+        return assemble(adaptation, make_head(**self.head), self.dropout)
+
+
+def assemble(adaptation: Adaptation, head: Head, dropout: bool) -> AdaptedModel:
+    """A patched upstream and a newly made head, which the methods may patch too."""
+    head.patched = patch_head(adaptation.methods, head)
+    prove_head_live(head, adaptation.upstream)
+    return AdaptedModel(
+        adaptation.upstream, head, adaptation.start, dropout, tuple(adaptation.methods)
+    )
+
+
+def head_arguments(keys: HeadKeys, upstream: Upstream, method: str, outputs: int) -> dict[str, Any]:
+    """Arguments of `make_head`. A ``ws`` in the method overrides the layers."""
+    from emopeft.peft_modules.base import parse
+    from emopeft.peft_modules.ws import LAYERS, WeightedSum
+
+    layers = keys.layers
+    for one in parse(method):
+        if isinstance(one, WeightedSum) and (one.layers != "all" or layers == "last"):
+            layers = LAYERS[one.layers]
+    standardise = upstream.standardise if keys.standardise is None else keys.standardise
+    if standardise and keys.name != "superb":
+        raise UserError("head.standardise needs head.name=superb, which works on time means")
+    return {
+        "name": keys.name,
+        "width": upstream.width,
+        "states": upstream.num_blocks + 1,
+        "outputs": outputs,
+        "layers": layers,
+        "hidden": keys.hidden,
+        "dropout": keys.dropout,
+        "standardise": standardise,
+    }
+
+
+def parameter_counts(adaptation: Adaptation, head: Head) -> dict[str, Any]:
+    """Trainable and total parameters, with the head's apart.
+
+    The weighted sum's count as the method's where the method names it (``lora+ws``).
+    """
+    patched = sum(patched_sizes(head).values())
+    method = sum(p.parameters for p in adaptation.parts) + patched
+    in_head = sum(p.numel() for p in head.parameters() if p.requires_grad) - patched
+    if adaptation.weighted_sum and head.featurizer.weights is not None:
+        method += head.featurizer.weights.numel()
+        in_head -= head.featurizer.weights.numel()
+    total = sum(p.numel() for p in adaptation.upstream.parameters())
+    total += sum(p.numel() for p in head.parameters())
+    return {
+        "trainable": method + in_head,
+        "method": method,
+        "head": in_head,
+        "total": total,
+        "share": (method + in_head) / total,
+    }
+
+
+def patched_sizes(head: Head) -> dict[str, int]:
+    """How many of the head's parameters each method put there."""
+    sizes = {name: p.numel() for name, p in head.named_parameters()}
+    return {method: sum(sizes[n] for n in names) for method, names in head.patched.items()}
+
+
+def method_parts(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
+    """The methods of a sum as they stand in a record."""
+    parts = []
+    for part in adaptation.parts:
+        size = part.parameters + patched_sizes(head).get(part.method.name, 0)
+        if part.method.name == "ws" and head.featurizer.weights is not None:
+            size = head.featurizer.weights.numel()
+        parts.append(
+            {"name": part.method.name, "options": part.method.options(), "parameters": size}
+        )
+    return parts
+
+
+def describe_head(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
+    """What methods train in the head, as `peft_modules.apply.describe` says it of the blocks."""
+    sizes = patched_sizes(head)
+    found = [(m, names[0].split(".")[0], sizes[m]) for m, names in head.patched.items()]
+    if adaptation.weighted_sum and head.featurizer.weights is not None:
+        found.append(("ws", "featurizer", head.featurizer.weights.numel()))
+    return [
+        {"method": m, "blocks": "head", "module": place, "count": 1, "each": n, "parameters": n}
+        for m, place, n in found
+    ]
+
+
+def base_of(config: dict[str, Any], upstream_path: str | None = None) -> Upstream:
+    """The unpatched upstream that a checkpoint was trained on.
+
+    Args:
+        config: the checkpoint's adapter.json.
+        upstream_path: a local copy of the base weights, where the recorded place has moved.
+
+    Raises:
+        UserError: the base weights found are not the ones it was trained on.
+    """
+    recorded = dict(config["upstream"])
+    weights = recorded.pop("weights")
+    keys = UpstreamKeys(**recorded)
+    if upstream_path is not None:
+        keys.path = upstream_path
+    upstream = upstream_of(keys)
+    if upstream.weights != weights:
+        raise UserError(
+            f"the base weights in {upstream.source} are not the ones that this checkpoint of "
+            f"{keys.name} was trained on; give the same ones with --upstream-path, or train again"
+        )
+    return upstream
+
+
+def restore(folder: Path, upstream_path: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
+    """Rebuild a trained model from a fold's folder.
+
+    Args:
+        folder: holds adapter.safetensors and adapter.json.
+        upstream_path: a local copy of the base weights, where the recorded place has moved.
+
+    Returns:
+        the model in eval mode and the checkpoint's adapter.json.
+
+    Raises:
+        UserError: a damaged checkpoint, or base weights that are not the ones it was trained on.
+    """
+    tensors, config = read_adapter(folder)
+    try:
+        upstream = base_of(config, upstream_path)
+        torch.manual_seed(config.get("seed", 0))  # of whatever a method draws and does not train
+        adaptation = adapt(upstream, config["method"], prove=False)
+        model = assemble(
+            adaptation, make_head(**config["head"]), config["upstream"].get("dropout", False)
+        )
+        expected = set(model.trainable_state())
+        if expected != set(tensors):
+            odd = sorted(expected ^ set(tensors))
+            raise UserError(f"{folder}: the adapter's tensors do not fit its method, e.g. {odd[0]}")
+        model.load_trainable_state(tensors)
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder} holds a damaged checkpoint ({error}); train again") from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), config
+
+
+def standardise_on(model: AdaptedModel, means: torch.Tensor | None) -> None:
+    """Fit a standardising head to the training part's time means.
+
+    Raises UserError when the upstream is not frozen, because its means change while it trains.
+    """
+    if isinstance(model.head, SuperbHead) and model.head.standardise:
+        if means is None:
+            raise UserError(
+                "head.standardise works on a frozen upstream only; set it to false or take -p none"
+            )
+        model.head.fit_standardisation(means)

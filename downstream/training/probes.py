@@ -1,0 +1,338 @@
+"""Frozen probes, all at once: folds, seeds and learning rates on kept time means.
+
+A `Probe` is one fold and seed: its learning rates see the same batches in the same order, so they
+train as one stacked computation (models/stacked_heads.py) that reads each batch once. The
+probes of several folds and seeds run side by side, one per processor core. The numbers are those
+that `training.trainer.Trainer` gives one by one, up to the rounding of sums in another order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.models.checkpoint import read_progress, write_progress
+from emopeft.downstream.models.heads import Head, SuperbHead
+from emopeft.downstream.models.stacked_heads import StackedHeads
+from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.training.batching import epoch_order
+from emopeft.downstream.training.selection import Diverged, Fit, Selection, check_loss, rate_factor
+from emopeft.errors import UserError
+
+SAVE_SECONDS = 30.0  # how much work an interruption may cost
+SLICE_SECONDS = 2.0  # how long a core stays with a probe before it takes the one most behind
+BLOCK = 20  # steps between two looks at the clock
+
+
+@dataclasses.dataclass
+class Trial:
+    """One learning rate of a probe, trained: its fit and best parameters, or why there is none."""
+
+    rate: float
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    steps: int = 0
+    seconds: float = 0.0
+    best: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    failure: str | None = None
+
+    def fit(self) -> Fit:
+        """What the training ended with; raises Diverged."""
+        if self.failure is not None:
+            raise Diverged(self.failure)
+        return self.selection.fit(self.steps, self.seconds)
+
+
+def probes_can_train(head: torch.nn.Module, means: Tensor | None) -> bool:
+    """Whether a head on frozen time means is one that `Probe` computes: unpatched, all training."""
+    names = {n for n, p in head.named_parameters() if p.requires_grad}
+    expected = {f"{m}.{n}" for m in ("projector", "classifier") for n in ("weight", "bias")}
+    return (
+        means is not None
+        and type(head) is SuperbHead
+        and names - {"featurizer.weights"} == expected
+        and len(names) == len(list(head.parameters()))
+    )
+
+
+class Probe:
+    """Heads on the frozen means of one fold and seed, one per learning rate.
+
+    Args:
+        head: newly initialised, standardisation fitted; its best state is put back by `install`.
+        means: (utterances, states, width) of all utterances of the protocol; labels: (utterances,).
+        train, dev: the fold's indices into them.
+        keys: how to train; rates: the learning rates.
+        seed: of the order of the batches.
+        device: where to compute (``means`` may lie elsewhere).
+        checkpoint: where progress is kept, or None.
+        label: names the probe in errors.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        means: Tensor,
+        labels: Tensor,
+        train: Sequence[int],
+        dev: Sequence[int],
+        task: EmotionTask,
+        keys: TrainKeys,
+        rates: Sequence[float],
+        seed: int,
+        device: torch.device | str = "cpu",
+        checkpoint: Path | None = None,
+        label: str = "",
+    ):
+        assert isinstance(head, SuperbHead)
+        self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
+        self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
+        # A head on the last state needs no other.
+        self.means = means[:, head.featurizer.skip :].to(device)
+        self.labels = labels
+        self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
+        own = labels[self.train]
+        weights = torch.ones(task.outputs)
+        if keys.class_weights == "balanced":
+            weights = task.class_weights(own)
+        self.weights = weights[own].to(device)
+        self.targets = torch.nn.functional.one_hot(own, task.outputs).float().to(device)
+        self.per_epoch = math.ceil(len(self.train) / keys.batch_size)
+        self.total = keys.steps or math.ceil((keys.epochs or 1) * self.per_epoch)
+        self.eval_every = keys.eval_every or self.per_epoch
+        self.trials = [Trial(rate) for rate in rates]
+        self.stack = StackedHeads(head, len(self.trials), keys)
+        self.active = list(range(len(self.trials)))  # the trials in the stack's rows
+        self.step = 0
+        self.loss_sum, self.loss_count = torch.zeros(len(self.active), device=device), 0
+        self.resumed, self.saved = False, time.monotonic()
+
+    # ---- the loop ---------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return not self.active or self.step >= self.total
+
+    @torch.no_grad()
+    def run(
+        self, advance: Callable[[int], None], stop: threading.Event, seconds: float = math.inf
+    ) -> None:
+        """Train to the end, or until ``stop``, or about so many seconds.
+
+        The first call goes on where an interrupted process stopped.
+
+        Args:
+            advance: is told how many steps of one trial were done.
+        """
+        if not self.resumed:
+            self._resume()
+            advance(self.step * len(self.trials))
+        epoch, order = -1, torch.empty(0, dtype=torch.long)
+        batch = torch.empty(0)
+        began = clock = time.monotonic()
+        while not self.done:
+            if self.step % BLOCK == 0:
+                clock = self._share_time(clock)
+                if stop.is_set() or clock - self.saved > SAVE_SECONDS:
+                    self._save()
+                if stop.is_set() or clock - began > seconds:
+                    return
+            if self.step // self.per_epoch != epoch:
+                epoch = self.step // self.per_epoch
+                order = torch.tensor(epoch_order(len(self.train), self.seed, epoch))
+            first = self.step % self.per_epoch * self.keys.batch_size
+            chosen = order[first : first + self.keys.batch_size]
+            batch = self._gather(self.train[chosen], batch)
+            rates = [self._rate(t) for t in self.active]
+            chosen = chosen.to(self.device)
+            weights = self.weights[chosen] / len(chosen)
+            self.loss_sum += self.stack.step(batch, self.targets[chosen], weights, rates)
+            self.loss_count += 1
+            self.step += 1
+            advance(len(self.active))
+            if self.step % self.eval_every == 0 or self.step == self.total:
+                clock = self._share_time(clock)
+                before = len(self.active)
+                self._evaluate()
+                advance((before - len(self.active)) * (self.total - self.step))
+        self._share_time(clock)
+        # Give the memory back.
+        self.active = []
+        self.stack.keep([])
+
+    def _gather(self, indices: Tensor, buffer: Tensor) -> Tensor:
+        """The means of some utterances, contiguous, standardised where the head does so."""
+        shape = (len(indices), *self.means.shape[1:])
+        if buffer.shape != shape:
+            buffer = torch.empty(shape, device=self.device)
+        torch.index_select(self.means, 0, indices.to(self.device), out=buffer)
+        if self.head.standardise:
+            skip = self.head.featurizer.skip
+            buffer.sub_(self.head.mean[skip:]).div_(self.head.scale[skip:])
+        return buffer
+
+    def _rate(self, trial: int) -> float:
+        plateau = self.trials[trial].selection.plateau
+        return self.trials[trial].rate * rate_factor(self.keys, self.step, self.total, plateau)
+
+    def _share_time(self, since: float) -> float:
+        """Share the time since then among the trials that trained; returns now."""
+        now = time.monotonic()
+        for t in self.active:
+            self.trials[t].seconds += (now - since) / len(self.active)
+        return now
+
+    def _evaluate(self) -> None:
+        losses = (self.loss_sum / self.loss_count).tolist()
+        logits = self._logits_of(self.stack, self.dev)
+        labels = self.labels[self.dev]
+        going = []
+        for row, t in enumerate(self.active):
+            trial = self.trials[t]
+            trial.steps = self.step
+            try:
+                check_loss(losses[row], self.label, self.step, trial.rate)
+            except Diverged as error:
+                trial.failure = str(error)
+                continue
+            note = trial.selection.note
+            if note(self.task, self.keys, self.step, losses[row], logits[row], labels):
+                trial.best = self.stack.parameters_of(row)
+            if not trial.selection.stopped(self.keys):
+                going.append(row)
+        if len(going) < len(self.active):
+            self.active = [self.active[row] for row in going]
+            self.stack.keep(going)
+        self.loss_sum, self.loss_count = torch.zeros(len(going), device=self.device), 0
+
+    def _logits_of(self, stack: StackedHeads, indices: Tensor) -> Tensor:
+        """(copies, indices, outputs) on the CPU, a few hundred utterances at a time."""
+        parts = [
+            stack.logits(self._gather(part, torch.empty(0))).cpu() for part in indices.split(512)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def install(self, trial: int) -> SuperbHead:
+        """The head with a trial's best parameters."""
+        with torch.no_grad():
+            for name, parameter in self.head.named_parameters():
+                parameter.copy_(self.trials[trial].best[name])
+        return self.head
+
+    @torch.no_grad()
+    def logits(self, indices: Sequence[int]) -> Tensor:
+        """The head's outputs (indices, outputs) on the CPU, as last installed."""
+        return self._logits_of(StackedHeads(self.head, 1, self.keys), torch.tensor(indices))[0]
+
+    # ---- interruption -----------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if self.checkpoint is None or self.step == 0:
+            return
+        trials = [vars(t) | {"selection": t.selection.state()} for t in self.trials]
+        progress = {"probe": self._what(), "step": self.step, "active": self.active,
+                    "trials": trials, "stack": self.stack.state(),
+                    "loss_sum": self.loss_sum, "loss_count": self.loss_count}  # fmt: skip
+        write_progress(self.checkpoint, progress)
+
+    def _what(self) -> dict[str, Any]:
+        return {"rates": [t.rate for t in self.trials], "total": self.total}
+
+    def _resume(self) -> None:
+        self.resumed = True
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        progress = read_progress(self.checkpoint)
+        if progress.get("probe") != self._what():
+            return  # of another search: start again
+        self.step, self.active = progress["step"], progress["active"]
+        self.stack.load(progress["stack"])
+        self.loss_sum = progress["loss_sum"].to(self.device)
+        self.loss_count = progress["loss_count"]
+        self.trials = [
+            Trial(**t | {
+                "selection": Selection(**t["selection"]),
+                "best": {k: v.to(self.device) for k, v in t["best"].items()},
+            })
+            for t in progress["trials"]
+        ]  # fmt: skip
+
+
+def train_probes(probes: Sequence[Probe], quiet: bool | None = None) -> Iterator[int]:
+    """Train probes side by side, one per core; yields each one's number as it is done.
+
+    Args:
+        quiet: no progress bar (None: none where there is no terminal).
+    """
+    if not probes:
+        return
+    threads = torch.get_num_threads()
+    workers = min(len(probes), threads)
+    stop, lock = threading.Event(), threading.Lock()
+    total = sum(p.total * len(p.trials) for p in probes)
+    bar = tqdm(total=total, desc="probes", unit="step", disable=quiet, leave=False, smoothing=0.05)
+    waiting = dict(enumerate(probes))
+    finished: queue.Queue[int | BaseException] = queue.Queue()
+
+    def advance(steps: int) -> None:
+        with lock:
+            bar.update(steps)
+
+    def work() -> None:
+        torch.set_num_threads(max(1, threads // workers))
+        # Adam's second moments of settled parameters sink below the smallest normal number.
+        torch.set_flush_denormal(True)
+        try:
+            while not stop.is_set():
+                with lock:
+                    if not waiting:
+                        return
+                    number = min(waiting, key=lambda i: waiting[i].step / waiting[i].total)
+                    probe = waiting.pop(number)
+                probe.run(advance, stop, SLICE_SECONDS)
+                if probe.done:
+                    finished.put(number)
+                else:
+                    with lock:
+                        waiting[number] = probe
+        except BaseException as error:
+            finished.put(error)
+
+    pool = [threading.Thread(target=work, name=f"probe {i}") for i in range(workers)]
+    try:
+        for thread in pool:
+            thread.start()
+        for _ in probes:
+            number = finished.get()
+            if isinstance(number, BaseException):
+                raise number
+            yield number
+    finally:
+        stop.set()
+        for thread in pool:
+            thread.join()
+        for probe in waiting.values():  # that an interruption met between two slices
+            if probe.resumed and not probe.done:
+                probe._save()
+        torch.set_num_threads(threads)
+        bar.close()
+
+
+def choose(trials: Sequence[Trial], select: str) -> int:
+    """The trial with the best dev metric; the earlier of equals, a diverged one counts 0."""
+    scores = [0.0 if t.failure else t.selection.best[select] for t in trials]
+    if all(t.failure for t in trials):
+        raise UserError(str(trials[0].failure))
+    return max(range(len(trials)), key=lambda i: scores[i])

@@ -1,0 +1,100 @@
+"""What dev says of a training: its history, the best step, when to stop, when the rate halves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from torch import Tensor
+
+from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.errors import UserError
+
+PLATEAU_PATIENCE = 5  # evaluations without a better one before the rate halves (PEFT-SER)
+
+
+class Diverged(UserError):
+    """The loss is no number any more; a search over learning rates goes on with the next."""
+
+
+@dataclasses.dataclass
+class Fit:
+    """What a training ended with; the model holds the best state."""
+
+    steps: int
+    best_step: int
+    best: dict[str, Any]  # dev metrics at the best step
+    history: list[dict[str, float]]  # step, loss, dev metrics of every evaluation
+    seconds: float
+
+
+@dataclasses.dataclass
+class Selection:
+    """The evaluations of one training so far. All of it is plain data, for checkpoints."""
+
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)
+    best_step: int = 0
+    since_best: int = 0
+    since_plateau: int = 0
+    plateau: float = 1.0  # factor on the learning rate
+
+    def note(
+        self,
+        task: EmotionTask,
+        keys: TrainKeys,
+        step: int,
+        loss: float,
+        logits: Tensor,
+        labels: Tensor,
+    ) -> bool:
+        """Take in an evaluation: dev's outputs (utterances, outputs); true where it is the best."""
+        metrics = task.metrics(logits, labels)
+        dev_loss = float(task.losses(logits, labels, None).mean())
+        shown = {k: v for k, v in metrics.items() if isinstance(v, float)}
+        self.history.append({"step": step, "loss": loss, "dev_loss": dev_loss, **shown})
+        self.since_best += 1
+        self.since_plateau += 1
+        if not self.best or metrics[keys.select] > self.best[keys.select]:
+            self.best, self.best_step = metrics, step
+            self.since_best = self.since_plateau = 0
+            return True
+        if keys.schedule == "plateau" and self.since_plateau > PLATEAU_PATIENCE:
+            self.plateau, self.since_plateau = self.plateau / 2, 0
+        return False
+
+    def stopped(self, keys: TrainKeys) -> bool:
+        """Whether early stopping ends the training."""
+        return keys.patience is not None and self.since_best >= keys.patience
+
+    def state(self) -> dict[str, Any]:
+        """Plain data; ``Selection(**state)`` puts it back."""
+        return dataclasses.asdict(self)
+
+    def fit(self, steps: int, seconds: float) -> Fit:
+        """What the training ended with."""
+        return Fit(steps, self.best_step, self.best, self.history, seconds)
+
+
+def check_loss(loss: float, label: str, step: int, lr: float) -> None:
+    """Raises Diverged when a loss is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the loss of {label} is {loss} at step {step} with learning rate {lr:g}; lower "
+            "train.lr, or take train.precision=fp32"
+        )
+
+
+def rate_factor(keys: TrainKeys, step: int, total: int, plateau: float) -> float:
+    """The schedule's factor on the learning rate at a step (from 0) of ``total``."""
+    done = step / total
+    if done < keys.warmup:
+        return (step + 1) / math.ceil(keys.warmup * total)
+    left = (1 - done) / (1 - keys.warmup)
+    if keys.schedule == "linear":
+        return left
+    if keys.schedule == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * left))
+    return plateau

@@ -1,0 +1,132 @@
+"""The demo corpus: whole, the same every time, learnable and not trivially so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from emopeft.downstream.corpora import demo
+from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.protocols.protocol import load_protocol
+from emopeft.errors import UserError
+
+pytest.importorskip("espeakng_loader", reason="no eSpeak NG: pip install 'emopeft[demo]'")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo")
+    steps = []
+    demo.synthesise(root, lambda done, total: steps.append((done, total)))
+    assert steps == [(n, 240) for n in range(1, 241)]
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_the_tree_as_read(tree):
+    corpus = CORPORA["demo"]
+    assert "synthetic" in corpus.title and "synthetic" in corpus.licence
+    assert "SYNTHETIC" in (tree / "README.txt").read_text()
+    utterances = corpus.load(tree)
+    assert len(utterances) == 240 and len({u.speaker for u in utterances}) == 10
+    one = next(u for u in utterances if u.id == "ses1_F_angry_03")
+    assert one.path == tree / "session1/ses1_F_angry_03.wav"
+    assert (one.speaker, one.session, one.sex, one.emotion) == ("ses1_F", "1", "female", "angry")
+
+
+def test_the_protocol_fits_and_is_clean(tree):
+    resolved = load_protocol("demo-5fold").resolve(CORPORA["demo"].load(tree))
+    resolved.check_leaks()
+    assert [len(f.test) for f in resolved.folds] == [48] * 5
+    sessions = [({u.session for u in f.test}, {u.session for u in f.dev}) for f in resolved.folds]
+    assert sessions[0] == ({"1"}, {"2"}) and sessions[4] == ({"5"}, {"1"})
+
+
+def test_clips_are_16_khz_mono_speech(tree):
+    for path in tree.glob("session*/*.wav"):
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        assert 0.8 < info.duration < 3
+        samples, _ = soundfile.read(path)
+        assert 0.05 < np.abs(samples).max() < 0.95  # neither silent nor clipped
+
+
+def test_the_same_bytes_every_time(tree, tmp_path):
+    demo.synthesise(tmp_path)
+    assert contents(tmp_path) == contents(tree)
+    clips = [data for name, data in contents(tree).items() if name.endswith(".wav")]
+    assert len(set(clips)) == 240
+
+
+def test_a_whole_tree_is_left_alone_and_a_broken_one_made_whole(tree, monkeypatch):
+    before = contents(tree)
+    (tree / "session2/ses2_M_sad_04.wav").unlink()
+    demo.synthesise(tree)
+    assert contents(tree) == before
+    monkeypatch.setattr(demo, "_spoken", lambda todo: pytest.fail("spoke again"))
+    times = {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
+    demo.synthesise(tree)
+    assert times == {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
+
+
+def test_learnable_across_sessions_but_not_from_one_number(tree):
+    utterances = CORPORA["demo"].load(tree)
+    labels = np.array([u.emotion for u in utterances])
+    sessions = np.array([u.session for u in utterances])
+    durations, spectra = [], []
+    for u in utterances:
+        samples, _ = soundfile.read(u.path)
+        frames = np.lib.stride_tricks.sliding_window_view(samples / samples.std(), 400)[::160]
+        power = np.abs(np.fft.rfft(frames * np.hanning(400)))[:, :200].reshape(-1, 40, 5) ** 2
+        log = np.log(power.mean(2) + 1e-3)
+        spectra.append(np.concatenate([log.mean(0), log.std(0)]))
+        durations.append([len(samples)])
+
+    def accuracy(features) -> float:
+        hits = []
+        for session in "12345":
+            test = sessions == session
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+            model.fit(np.asarray(features)[~test], labels[~test])
+            hits.append(model.score(np.asarray(features)[test], labels[test]))
+        return float(np.mean(hits))
+
+    assert 0.6 < accuracy(spectra) < 0.97
+    assert accuracy(durations) < 0.7
+
+
+def test_without_espeak_the_way_out_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(UserError, match=r'pip install "emopeft\[demo\]"'):
+        demo.synthesise(tmp_path)
+    assert demo.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not contents(tmp_path)
+
+
+def test_a_crash_of_the_library_is_one_sentence(tmp_path, monkeypatch):
+    bad = demo.Clip("session1/x.wav", "no-such-voice", "Hello.", (170, 50, 50, 50), 1)
+    monkeypatch.setattr(demo, "clips", lambda: iter([bad]))
+    with pytest.raises(UserError, match="SetVoiceByName.*no-such-voice"):
+        demo.synthesise(tmp_path)
+    assert not contents(tmp_path)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "session1").write_text("a file where a folder belongs")
+    with pytest.raises(UserError, match="cannot write .*ses1_F_neutral_01.wav"):
+        demo.synthesise(tmp_path)
+
+
+def test_an_empty_folder_says_how_to_make_the_corpus(tmp_path):
+    with pytest.raises(UserError, match="python -m downstream.corpora.demo"):
+        CORPORA["demo"].load(tmp_path)

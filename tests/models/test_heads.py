@@ -1,0 +1,81 @@
+"""Heads against their definitions and published sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+from emopeft.downstream.models.heads import ConvHead, Featurizer, SuperbHead, make_head
+from emopeft.errors import UserError
+from emopeft.upstream.states import HiddenStates
+
+
+def test_superb_head_has_the_published_size() -> None:
+    head = make_head("superb", width=768, states=13, outputs=4)
+    assert sum(p.numel() for p in head.parameters()) == 197_892 + 13
+
+
+def test_superb_head_on_means_equals_the_frame_level_head() -> None:
+    torch.manual_seed(0)
+    head = SuperbHead(16, 3, 4, "weighted_sum", 8, False).double()
+    nn.init.normal_(head.featurizer.weights)  # type: ignore[arg-type]
+    lengths = torch.tensor([7, 3])
+    layers = [torch.randn(2, 7, 16, dtype=torch.float64) for _ in range(3)]
+    weights = head.featurizer.weights.softmax(0)  # type: ignore[union-attr]
+    frames = sum(w * x for w, x in zip(weights, layers, strict=True))
+    projected = head.projector(frames)
+    pooled = torch.stack([projected[i, :n].mean(0) for i, n in enumerate(lengths)])
+    means = torch.stack(
+        [torch.stack([x[i, :n].mean(0) for x in layers]) for i, n in enumerate(lengths)]
+    )
+    torch.testing.assert_close(
+        head(means, lengths), head.classifier(pooled), rtol=1e-12, atol=1e-12
+    )
+    found = HiddenStates([x.float() for x in layers], lengths).means()
+    torch.testing.assert_close(found, means.float())
+
+
+def test_the_featurizer_starts_as_the_plain_mean() -> None:
+    states = torch.randn(2, 5, 4)
+    torch.testing.assert_close(Featurizer(5, "weighted_sum")(states, 1), states.mean(1))
+    torch.testing.assert_close(Featurizer(5, "blocks")(states, 1), states[:, 1:].mean(1))
+    torch.testing.assert_close(Featurizer(5, "last")(states, 1), states[:, -1])
+    assert Featurizer(5, "last").weights is None
+
+
+def test_conv_head_is_a_convolution_and_ignores_padding() -> None:
+    torch.manual_seed(0)
+    head = ConvHead(6, 2, 4, "weighted_sum", 8, 0.1).eval()
+    states = torch.randn(2, 2, 9, 6)
+    lengths = torch.tensor([9, 5])
+    frames = head.featurizer(states, 1).transpose(1, 2)
+    for layer in head.convolutions:
+        if isinstance(layer, nn.Linear):
+            frames = nn.functional.conv1d(frames, layer.weight.unsqueeze(-1), layer.bias)
+        else:
+            frames = layer(frames)
+    pooled = torch.stack([frames[i, :, :n].mean(-1) for i, n in enumerate(lengths)])
+    expected = head.classifier(pooled)
+    torch.testing.assert_close(head(states, lengths), expected)
+    other = states.clone()
+    other[1, :, 5:] = 1e3
+    torch.testing.assert_close(head(other, lengths), expected)
+
+
+def test_standardising_makes_outputs_independent_of_scale() -> None:
+    torch.manual_seed(0)
+    means = torch.randn(20, 2, 6)
+    scaled = means * torch.tensor([1e4, 1e-3, 1, 5, 7, 9]) + 50
+    outputs = []
+    for data in (means, scaled):
+        torch.manual_seed(1)
+        head = SuperbHead(6, 2, 3, "weighted_sum", 4, True)
+        head.fit_standardisation(data)
+        outputs.append(head(data, torch.empty(0)))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-3)
+
+
+def test_unknown_head_and_layers_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean superb"):
+        make_head("suberb", width=4, states=2, outputs=2)
+    with pytest.raises(UserError, match="did you mean last"):
+        make_head("superb", width=4, states=2, outputs=2, layers="lst")

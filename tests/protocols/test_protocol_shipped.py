@@ -1,0 +1,142 @@
+"""The shipped folds against their published sources."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sklearn.model_selection import KFold
+
+from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.protocols import build
+from emopeft.downstream.protocols.protocol import load_protocol
+from emopeft.errors import UserError
+from tests.protocols.cases import (
+    SHIPPED,
+    SUPERB,
+    fake_corpus,
+)
+from tests.shared import SHARED, needs_shared
+
+PUBLISHED = SHARED / "protocols/iemocap_s3prl/meta_data" if SHARED else Path()
+
+
+def test_the_protocols_of_the_issue_are_there():
+    assert set(SHIPPED) == {
+        SUPERB, "iemocap-loso", "iemocap-loso-all", "ravdess-6fold", "ravdess-6fold-4class",
+        "cremad-5fold", "cremad-5fold-4class", "emodb-loso", "emodb-loso-4class", "savee-4fold",
+        "savee-4fold-4class", "tess-2fold-random-dev", "tess-2fold-4class-random-dev",
+        "esd-english-5fold", "esd-english-5fold-4class", "manifest-speakers", "manifest-sessions",
+        "manifest-split", "manifest-split-random-dev", "demo-5fold",
+    }  # fmt: skip
+
+
+def test_every_corpus_has_its_default_protocol_and_knows_its_labels():
+    for name, corpus in CORPORA.items():
+        assert load_protocol(corpus.protocol).corpus == name
+    for protocol in SHIPPED.values():
+        assert protocol.corpus in CORPORA
+        known = CORPORA[protocol.corpus].emotions
+        assert not known or set(protocol.labels) <= set(known), protocol.name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_protocol_on_a_corpus_of_published_size(name):
+    protocol = SHIPPED[name]
+    resolved = protocol.resolve(fake_corpus(protocol))
+    resolved.check_leaks()
+    assert resolved.complete and not resolved.missing
+    tested = Counter(u.id for fold in resolved.folds for u in fold.test)
+    assert set(tested.values()) == {1}  # everyone once
+    for fold in resolved.folds:
+        everyone = [u.id for side in fold.sides().values() for u in side]
+        assert len(set(everyone)) == len(everyone)
+        if not protocol.rule:
+            assert set(everyone) == set(tested)  # no one forgotten
+        speakers = resolved.speakers()[fold.name]
+        assert not set(speakers["test"]) & (set(speakers["train"]) | set(speakers["dev"]))
+        assert bool(set(speakers["dev"]) & set(speakers["train"])) == (
+            "random-dev" in name and not protocol.rule
+        )
+
+
+def test_files_are_what_the_kept_script_makes():
+    made = build.build(PUBLISHED if (PUBLISHED / "Session1").is_dir() else None)
+    assert len(made) >= 18
+    for name, text in made.items():
+        assert (build.HERE / name).read_text(encoding="utf-8") == text, name
+    assert {p.stem for p in build.HERE.glob("*.json")} <= {n[:-5] for n in made} | {
+        SUPERB, "iemocap-loso"
+    }  # fmt: skip
+
+
+def test_build_check_and_wrong_metadata(capsys, tmp_path):
+    assert build.main(["--check"]) == 0
+    assert build.main(["--check", "--iemocap-metadata", str(tmp_path)]) == 2
+    assert "train_meta_data.json" in (err := capsys.readouterr().err) or "test_meta_data" in err
+
+
+def test_cremad_folds_are_kfold_over_the_actors_in_order():
+    actors = [str(n) for n in range(1001, 1092)]
+    for fold, (rest, test) in zip(
+        SHIPPED["cremad-5fold"].folds, KFold(5).split(actors), strict=True
+    ):
+        assert fold.test == tuple(actors[i] for i in test)
+        assert fold.dev == tuple(actors[i] for i in rest[-len(rest) // 5 :])  # PEFT-SER's line
+
+
+def test_ravdess_test_actors_are_emoboxs_and_dev_is_balanced():
+    folds = SHIPPED["ravdess-6fold"].folds
+    assert [" ".join(fold.test) for fold in folds] == [
+        "01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22"
+    ]  # fmt: skip
+    for fold in folds:
+        assert sorted(int(actor) % 2 for actor in fold.dev) == [0, 0, 1, 1]  # odd = male
+
+
+def test_emodb_and_esd_dev_parts_hold_both_sexes():
+    male = {"03", "10", "11", "12", "15", "0011", "0012", "0013", "0014", "0020"}
+    for name in ("emodb-loso", "esd-english-5fold"):
+        for fold in SHIPPED[name].folds:
+            assert [s in male for s in fold.dev].count(True) == 1 and len(fold.dev) == 2
+
+
+def test_tess_dev_words_by_hand():
+    resolved = SHIPPED["tess-2fold-random-dev"].resolve(
+        fake_corpus(SHIPPED["tess-2fold-random-dev"])
+    )
+    for fold in resolved.folds:
+        words = {side: {u.id.split("_")[1] for u in part} for side, part in fold.sides().items()}
+        assert not words["dev"] & words["train"]
+        for word in words["dev"] | words["train"]:
+            chosen = int(hashlib.sha256(word.encode()).hexdigest(), 16) % 5 == 0
+            assert chosen == (word in words["dev"])
+        assert 30 <= len(words["dev"]) <= 50
+
+
+RAVDESS_HASH = "b626a087f3e3d55c"
+
+
+@needs_shared
+def test_real_ravdess_and_emodb():
+    assert SHARED
+    ravdess = CORPORA["ravdess"].load(SHARED / "data/ravdess")
+    resolved = SHIPPED["ravdess-6fold"].resolve(ravdess)
+    resolved.check_leaks()
+    assert len(resolved.folds) == 6 and sum(len(f.test) for f in resolved.folds) == 1440
+    total = Counter(resolved.classes[resolved.label(u)] for f in resolved.folds for u in f.test)
+    assert total.pop("neutral") == 96 and set(total.values()) == {192} and len(total) == 7
+    assert {len(f.test) for f in resolved.folds} == {240}
+    # Frozen: whoever changes the folds, the order or the labels raises the version.
+    assert resolved.hash[:16] == RAVDESS_HASH
+    four = SHIPPED["ravdess-6fold-4class"].resolve(ravdess)
+    assert four.dropped == {"calm": 192, "fearful": 192, "disgusted": 192, "surprised": 192}
+
+    utterances = CORPORA["emodb"].load(SHARED / "data/emodb")  # three emotions are missing there
+    resolved = SHIPPED["emodb-loso-4class"].resolve(utterances)
+    resolved.check_leaks()
+    assert sum(len(f.test) for f in resolved.folds) == 339 and len(resolved.folds) == 10
+    with pytest.raises(UserError, match="bored 0 instead of 81"):
+        SHIPPED["emodb-loso"].resolve(utterances)
