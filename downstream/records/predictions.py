@@ -25,7 +25,7 @@ from emopeft.files import read_text
 
 COLUMNS = ("id", "fold", "seed", "test", "speaker")
 DEV = "dev"  # what stands under "test" in dev.csv
-LARGEST = 4 << 30  # bytes of a file
+LARGEST = 256 << 20  # bytes of a file
 LONGEST = 2000  # characters of a text cell
 MOST_TRAITS = 100
 FORMULA = ("=", "+", "-", "@", "'")  # and tabs, which no cell may hold
@@ -62,7 +62,11 @@ class _Damaged(ValueError):
 
 
 def predictions_of(
-    examples: Sequence[_Example], table: Mapping[str, Sequence[Any]], fold: str, seed: int, test: str
+    examples: Sequence[_Example],
+    table: Mapping[str, Sequence[Any]],
+    fold: str,
+    seed: int,
+    test: str,
 ) -> list[Prediction]:
     """The rows of a test set: its examples, and `Task.table` of the outputs on them."""
     rows = []
@@ -99,27 +103,28 @@ def traits_of(rows: Sequence[Prediction]) -> list[str]:
     return sorted({name for row in rows for name in row.traits})
 
 
-def write_predictions(path: Path, rows: Sequence[Prediction], task: Task) -> None:
-    """Write the file in place (the caller gives it its name by a rename).
+def predictions_text(rows: Sequence[Prediction], task: Task) -> str:
+    """The text of the file.
 
     Raises:
         ValueError: a row that has not exactly the task's columns.
     """
     traits = traits_of(rows)
     columns = {column.name: column for column in task.columns}
-    with path.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow([*COLUMNS, *map(_guarded, traits), *map(_guarded, columns)])
-        for row in rows:
-            if set(row.values) != set(columns):
-                raise ValueError(f"the values of '{row.id}' are not the columns of {task.name}")
-            texts = [row.id, row.fold, str(row.seed), row.test, row.speaker]
-            texts += [row.traits.get(name, "") for name in traits]
-            cells = [_guarded(text) for text in texts]
-            for name, column in columns.items():
-                cell = column.write(row.values[name])
-                cells.append(cell if column.classes is None else _guarded(cell))
-            out.writerow(cells)
+    text = io.StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow([*COLUMNS, *map(_guarded, traits), *map(_guarded, columns)])
+    for row in rows:
+        if set(row.values) != set(columns):
+            raise ValueError(f"the values of '{row.id}' are not the columns of {task.name}")
+        texts = [row.id, row.fold, str(row.seed), row.test, row.speaker]
+        texts += [row.traits.get(name, "") for name in traits]
+        cells = [_guarded(text) for text in texts]
+        for name, column in columns.items():
+            cell = column.write(row.values[name])
+            cells.append(cell if column.classes is None else _guarded(cell))
+        out.writerow(cells)
+    return text.getvalue()
 
 
 def _guarded(text: str) -> str:

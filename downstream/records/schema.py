@@ -102,7 +102,7 @@ def _unicode(value: str) -> str:
     return value
 
 
-def _version(value: Any) -> Any:
+def no_truth_value(value: Any) -> Any:
     if value is True:  # which python takes for a 1
         raise ValueError("must be a whole number")
     return value
@@ -330,7 +330,7 @@ class FoldFacts(Strict):
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
     """
 
-    schema_version: Annotated[Literal[2], BeforeValidator(_version)] = Field(alias="schema")
+    schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
     emopeft: Name
     status: Literal["finished", "failed"]
     reason: Text | None
