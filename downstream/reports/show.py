@@ -151,7 +151,7 @@ def dry_run(recipe: Recipe) -> str:
 def _sizes(upstream: str, head_name: str, adaptation: Adaptation, head: Head) -> list[str]:
     """What trains: per part, and where in the encoder it sits."""
     from emopeft.downstream.models.build import describe_head, method_parts, parameter_counts
-    from emopeft.peft_modules.apply import describe
+    from emopeft.peft_modules.overview import describe
 
     counts = parameter_counts(adaptation, head)
     rows = [(p["name"], p["parameters"]) for p in method_parts(adaptation, head)]
