@@ -15,10 +15,12 @@ from typing import Any
 
 import yaml
 
+from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
 from emopeft.peft_modules.base import FROZEN, kind_of, parse
 
 Mapping = dict[str, Any]
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def key(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -41,7 +43,9 @@ class UpstreamKeys:
 @dataclasses.dataclass
 class CorpusKeys:
     name: str | None = key(None, "see --list corpora")
-    data: str | None = key(None, "where the corpus lies; else the variable EMOPEFT_<NAME>")
+    data: str | dict[str, str] | None = key(
+        None, "where it lies; several corpora: name and place of each; else EMOPEFT_<NAME> is asked"
+    )
     options: Mapping = key({}, "what the corpus' reader takes beside the place")
     allow_incomplete: bool = key(False, "run although files of the published corpus are missing")
 
@@ -82,9 +86,16 @@ class TrainKeys:
     patience: int | None = key(
         8, "evaluations without a better dev metric before stopping; null: never"
     )
-    select: str = key("uar", "the dev metric that chooses", ("accuracy", "uar", "macro_f1"))
-    class_weights: str = key("none", "of the loss: none or balanced", ("none", "balanced"))
-    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", ("fp32", "bf16", "fp16"))
+    select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
+    class_weights: str = key(
+        "none",
+        "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "
+        "divided by the sum of its weights)",
+        ("none", "balanced"),
+    )
+    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)
+    tf32: bool = key(False, "let a GPU round fp32 products to TF32 (faster, three digits)")
+    deterministic: bool = key(False, "only operations that repeat to the bit (slower on a GPU)")
     compile: bool = key(False, "compile the blocks that train (torch.compile)")
     checkpointing: bool = key(
         False, "keep no activations inside the blocks that train, compute them again (less memory)"
@@ -102,13 +113,17 @@ class CacheKeys:
     limit: float | None = key(
         None, "GB that all caches together may take; the least recently used make room"
     )
+    precision: str = key("fp32", "in which the frozen part is computed", PRECISIONS)
+    batch_seconds: float | None = key(
+        None, "seconds of audio extracted at once; unset: one clip on a CPU, 600 on a GPU"
+    )
     enabled: bool = key(True, "false: the frozen part is computed anew in every step")
 
 
 @dataclasses.dataclass
 class Recipe:
     upstream: UpstreamKeys = dataclasses.field(default_factory=UpstreamKeys)
-    task: str = key("emotion", "what is predicted", ("emotion",))
+    task: str = key("emotion", "what is predicted, see downstream/tasks/")
     corpus: CorpusKeys = dataclasses.field(default_factory=CorpusKeys)
     protocol: str | None = key(None, "see --list protocols; unset: the corpus' own")
     method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
@@ -212,9 +227,12 @@ def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
 def _checked(dotted: str, value: Any, wanted: Any) -> Any:
     """``value`` as the type a key wants; YAML reads ``1e-3`` as text, which counts as a number."""
     if isinstance(wanted, types.UnionType):
-        if value is None and type(None) in typing.get_args(wanted):
+        types_allowed = typing.get_args(wanted)
+        if value is None and type(None) in types_allowed:
             return None
-        return _checked(dotted, value, typing.get_args(wanted)[0])
+        if isinstance(value, dict) and dict[str, str] in types_allowed:
+            return _checked(dotted, value, dict[str, str])
+        return _checked(dotted, value, types_allowed[0])
     origin = typing.get_origin(wanted)
     if origin is list:
         inner = typing.get_args(wanted)[0]
@@ -222,6 +240,8 @@ def _checked(dotted: str, value: Any, wanted: Any) -> Any:
         return [_checked(dotted, item, inner) for item in items]
     if origin is dict:
         if isinstance(value, dict):
+            if wanted == dict[str, str]:
+                return {str(k): _checked(f"{dotted}.{k}", v, str) for k, v in value.items()}
             return value
     elif wanted is bool:
         if isinstance(value, bool):
@@ -259,6 +279,8 @@ def default_recipe(protocol: str, kind: str) -> Path:
 def validate(recipe: Recipe) -> Recipe:
     """Checks over several keys. Raises UserError naming the keys."""
     train = recipe.train
+    if recipe.task not in TASKS:
+        raise unknown("task", recipe.task, TASKS)
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
     positive = {
@@ -273,6 +295,7 @@ def validate(recipe: Recipe) -> Recipe:
         "train.clip": train.clip,
         "head.hidden": recipe.head.hidden,
         "cache.limit": recipe.cache.limit,
+        "cache.batch_seconds": recipe.cache.batch_seconds,
     }
     for name, value in positive.items():
         if value is not None and not value > 0:
