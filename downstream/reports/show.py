@@ -1,110 +1,14 @@
-"""What a person sees on the terminal: lists, the dry run, the table of results."""
+"""What a person sees on the terminal: the table of results."""
 
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.corpora.base import CORPORA
-from emopeft.downstream.protocols.protocol import list_protocols
 from emopeft.units import duration, percent, size
-
-if TYPE_CHECKING:  # these load torch, which lists and tables do without
-    pass
-
-
-def listing(what: str) -> str:
-    """``--list upstreams|methods|corpora|protocols``."""
-    return {
-        "upstreams": _upstreams,
-        "methods": _methods,
-        "corpora": _corpora,
-        "protocols": _protocols,
-    }[what]()
-
-
-def _upstreams() -> str:
-    from emopeft.upstream.catalogue import UPSTREAMS
-    from emopeft.upstream.s3prl_names import s3prl_names
-
-    rows = []
-    for name, entry in UPSTREAMS.items():
-        if name == entry.name:
-            size = f"{entry.parameters:,} M" if entry.parameters else ""
-            rows.append(
-                [name, ", ".join(entry.aliases), entry.family, size, entry.licence,
-                 entry.hub_id or entry.note or ""]
-            )  # fmt: skip
-    headers = ["upstream", "also", "family", "parameters", "licence", "source"]
-    names = s3prl_names()
-    return (
-        tabulate(rows, headers, tablefmt="simple")
-        + "\n\nAlso: any model of these families as hf:ORG/NAME, or a local directory with "
-        f"--upstream-path;\nand s3prl's {len(names)} upstreams, run as a whole, as s3prl:NAME:\n  "
-        + _wrapped(names)
-    )
-
-
-def _wrapped(names: list[str]) -> str:
-    import textwrap
-
-    return "\n  ".join(textwrap.wrap(" ".join(names), 96, break_on_hyphens=False))
-
-
-def _methods() -> str:
-    import dataclasses
-
-    from emopeft.peft_modules.base import METHODS
-
-    own, found = [], []
-    for name, cls in METHODS.items():
-        fields = dataclasses.fields(cls)
-        if cls.__module__ == "emopeft.peft_modules.library":
-            found.append([name, cls.summary, ", ".join(f.name for f in fields)])
-            continue
-        options = "\n".join(
-            f"{f.name}={'+'.join(f.default) if isinstance(f.default, tuple) else f.default}: "
-            f"{f.metadata['help']}"
-            for f in fields
-        )
-        own.append([name, cls.kind, cls.summary, options, cls.reference])
-    headers = ["method", "trains", "what", "options (defaults)", "reference"]
-    return (
-        tabulate(own, headers, tablefmt="simple", maxcolwidths=[None, None, 32, 56, 28])
-        + "\n\nFrom the installed peft, with its own option names and defaults:\n\n"
-        + tabulate(found, ["method", "what", "options"], maxcolwidths=[None, 40, 76])
-        + "\n\nSums: lora+ws. Options: lora:r=16,targets=q+v. Alone: partial:3. "
-        "A paper's defaults: lora@peft-ser."
-    )
-
-
-def _corpora() -> str:
-    rows = []
-    for name, corpus in CORPORA.items():
-        count = sum(corpus.expected.values()) or ""
-        place = os.environ.get(corpus.environment, "")
-        rows.append(
-            [name, corpus.language, count, corpus.speakers or "", corpus.licence, corpus.protocol,
-             corpus.environment, place]
-        )  # fmt: skip
-    headers = ["corpus", "language", "clips", "speakers", "licence", "protocol", "variable", "is"]
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None] * 4 + [36, 30, None, 30])
-
-
-def _protocols() -> str:
-    rows = [
-        [p.name, p.corpus, len(p.folds) or "by rule", len(p.classes) or "all", p.description]
-        for p in list_protocols()
-    ]
-    headers = ["protocol", "corpus", "folds", "classes", "what"]
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, None, 70])
-
-
-# ---- results --------------------------------------------------------------------------------
 
 
 def result(record: dict[str, Any], out: Path) -> str:
