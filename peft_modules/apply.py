@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from emopeft.files import digest
 from emopeft.peft_modules import placing
 from emopeft.peft_modules.base import Method, canonical, parse, to_parts
 from emopeft.peft_modules.liveness import prove_live
+from emopeft.peft_modules.options import shortened
 from emopeft.peft_modules.tensors import (
     check_fits,
     moved_by_wrapping,
@@ -43,12 +45,14 @@ class Adaptation:
         start: where training starts: all below is frozen and can be kept (upstream/base.py).
         kept: the names of all tensors that the base weights do not hold: what trains, what a
             method drew or changed without training it, and what `carry` took over.
+        in_head: what peft made of a method's options in the head, by method.
     """
 
     upstream: Upstream
     parts: list[Part]
     start: int
     kept: list[str]
+    in_head: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def methods(self) -> list[Method]:
@@ -63,6 +67,42 @@ class Adaptation:
     def weighted_sum(self) -> bool:
         """Whether the method itself asks for a weighted sum of the states."""
         return any(p.method.name == "ws" for p in self.parts)
+
+    def recorded(self) -> dict[str, Any]:
+        """The method as a checkpoint has it: its spelling, its parts in full, and peft's view.
+
+        peft's configurations hold what is no option of ours, too; another version of peft may give
+        it other values (`check_peft`).
+        """
+        configs = {m.name: m.resolved(self.upstream) for m in self.methods}
+        found = {name: config for name, config in configs.items() if config is not None}
+        found |= {f"{name} in the head": config for name, config in self.in_head.items()}
+        return {
+            "spec": self.spec,
+            "parts": to_parts(self.methods),
+            "peft": {"version": version("peft"), "configs": found} if found else None,
+        }
+
+    def check_peft(self, recorded: Mapping[str, Any] | None) -> None:
+        """Raise UserError where the installed peft makes something else of the same options.
+
+        Args:
+            recorded: the ``peft`` of `recorded`, when it was trained; fields that it does not have
+                did not exist then.
+        """
+        if recorded is None:
+            return
+        here = (self.recorded()["peft"] or {"configs": {}})["configs"]
+        for name, fields in recorded["configs"].items():
+            now = here.get(name, {})
+            for field, value in fields.items():
+                if field not in now or now[field] != value:
+                    was, then = recorded["version"], shortened(value)
+                    is_now = shortened(now[field]) if field in now else "not known"
+                    raise UserError(
+                        f"method '{name}' was trained with peft {was}, where {field} is {then}; in "
+                        f"the installed peft {version('peft')} it is {is_now}: install peft=={was}"
+                    )
 
     def state(self) -> dict[str, Tensor]:
         """Copies of what is kept, by name: all that a checkpoint needs beside the base weights."""
@@ -106,15 +146,14 @@ class Adaptation:
         own, left = own_tensors(self.upstream), []
         for name, tensor in state.items():
             place = name if name in own else moved_by_wrapping(name, own)
-            if place is None or own[place].shape != tensor.shape:
+            moved_and_changed = place != name and place in self.kept
+            if place is None or own[place].shape != tensor.shape or moved_and_changed:
                 left.append(name)
-            elif place != name and place in self.kept:
-                left.append(name)
-            else:
-                check_fits("what the earlier stage trained", name, tensor, own[place])
-                put(own[place], tensor)
-                if place not in self.kept:
-                    self.kept.append(place)
+                continue
+            check_fits("what the earlier stage trained", name, tensor, own[place])
+            put(own[place], tensor)
+            if place not in self.kept:
+                self.kept.append(place)
         return left
 
     def remove(self) -> None:

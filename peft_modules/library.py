@@ -285,9 +285,7 @@ def _trial(cls: type[PeftMethod]) -> bool:
         before = stack(x).detach()
         arguments = cls().arguments()
         try:
-            _, parameters = put_on(
-                stack, cls.name, cls.type_name, ["first", "second"], arguments
-            )
+            _, parameters = put_on(stack, cls.name, cls.type_name, ["first", "second"], arguments)
             after = stack(x)
             gradients = torch.autograd.grad(after.sum(), parameters, allow_unused=True)
         except Exception as error:  # each method fails in its own way

@@ -1,8 +1,7 @@
-"""Options of methods as text or as JSON, and back: ``r=16``, ``targets=q+v``, ``attention=true``."""
+"""Options of methods, as text (``r=16``, ``targets=q+v``, ``attention=true``) or as JSON."""
 
 from __future__ import annotations
 
-import math
 import re
 import types
 import typing

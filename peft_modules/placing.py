@@ -161,8 +161,8 @@ def target_names(
 def chosen_blocks(text: str, count: int, what: str = "blocks") -> list[int]:
     """``all``, ``last:3``, ``first:2``, ``0-5`` or ``0+3+6-8`` to block numbers."""
     wrong = UserError(
-        f"{what}={shortened(text)} must be all, last:N, first:N, or numbers from 0 to {count - 1} such as "
-        "0-2+5"
+        f"{what}={shortened(text)} must be all, last:N, first:N, or numbers from 0 to "
+        f"{count - 1} such as 0-2+5"
     )
     try:
         if text == "all":

@@ -16,10 +16,10 @@ _OF_EVERY_MODULE = set(vars(nn.Module()))
 
 
 def own_tensors(upstream: nn.Module) -> dict[str, Tensor]:
-    """All tensors by name: parameters, buffers (those that torch does not save, too) and drawn ones.
+    """All tensors by name: parameters, all buffers, and what tuners keep in plain dictionaries.
 
     One that several modules share stands under its first name. Some of peft's tuners keep what
-    they drew (which weights train, which frequencies) in plain dictionaries of their layers.
+    they drew (which weights train, which frequencies) outside torch's own lists.
     """
     found = dict(upstream.named_parameters()) | dict(upstream.named_buffers())
     seen = {id(t) for t in found.values()}

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from emopeft.downstream.models.heads import HEADS, LAYERS, MAX_HIDDEN
+from emopeft.downstream.models.heads import MAX_HIDDEN
 from emopeft.errors import UserError
 from emopeft.peft_modules.base import parse, to_parts
-from emopeft.validation import Strict
+from emopeft.validation import Strict, validated
 
 SCHEMA = 2
 
@@ -26,13 +26,14 @@ Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Value = bool | Whole | float | Text | None
-Plain = dict[Name, Any]  # JSON that others check: the task, the numerics
+Plain = dict[Name, Any]  # JSON that others check: the task, an upstream's options
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class UpstreamFacts(Strict):
     """Which base weights, and how they are loaded (the recipe's section ``upstream``).
 
-    ``loader`` and ``options`` are None in checkpoints of schema 1, which did not note them.
+    ``loader``, ``options`` and ``code`` are None where it was not noted (schema 1).
     """
 
     name: Name
@@ -43,6 +44,7 @@ class UpstreamFacts(Strict):
     weights: Sha
     loader: Name | None = None
     options: Plain | None = None
+    code: Name | None = None
 
 
 class PartFacts(Strict):
@@ -95,6 +97,15 @@ class ProtocolFacts(Strict):
     hash: Name
 
 
+class NumericsFacts(Strict):
+    """How it was computed (`emopeft.numerics.Numerics`)."""
+
+    precision: Precision = "fp32"
+    frozen: Precision = "fp32"
+    tf32: bool = False
+    deterministic: bool = False
+
+
 class StageFacts(Strict):
     """A stage of the training, with what differs from the run's method and recipe."""
 
@@ -118,8 +129,11 @@ class AdapterConfig(Strict):
     protocol: ProtocolFacts
     fold: Name
     seed: Seed
-    numerics: Plain
+    numerics: NumericsFacts
     stages: list[StageFacts] = []
+    # Of schema 1 only: what the method drew without training it is not among the tensors, it is
+    # drawn again from the seed.
+    seeded: bool = False
 
 
 class ExportConfig(AdapterConfig):
@@ -128,10 +142,6 @@ class ExportConfig(AdapterConfig):
     model_config = pydantic.ConfigDict(title="EmoPEFT export (emopeft.json)")
 
     peft_names: dict[Name, Name] | None = None
-
-
-assert HeadFacts.model_fields["name"].annotation == Literal[HEADS]  # type: ignore[valid-type]
-assert HeadFacts.model_fields["layers"].annotation == Literal[LAYERS]  # type: ignore[valid-type]
 
 
 # ---- schema 1 -------------------------------------------------------------------------------
@@ -149,7 +159,7 @@ class Schema1(Strict):
     classes: Annotated[list[Name], Field(min_length=2, max_length=1000)]
     corpus: CorpusFacts
     protocol: ProtocolFacts
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     fold: Name
     seed: Seed
 
@@ -164,8 +174,6 @@ def upgraded(path: Path, data: Any, way_out: str) -> Any:
     if schema == SCHEMA and not isinstance(schema, bool):
         return data
     if schema is not True and schema == 1:
-        from emopeft.validation import validated
-
         old = validated(path, Schema1, data, way_out)
         try:
             parts = to_parts(parse(old.method))
@@ -182,6 +190,7 @@ def upgraded(path: Path, data: Any, way_out: str) -> Any:
             "fold": old.fold,
             "seed": old.seed,
             "numerics": {"precision": old.precision},
+            "seeded": True,
         }
         return new | ({"peft_names": data["peft_names"]} if "peft_names" in data else {})
     raise UserError(f"{path} is no checkpoint of EmoPEFT of schema 1 or {SCHEMA}; {way_out}")

@@ -132,7 +132,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[s
     """Write a finished checkpoint, tensors first; see `models.build.adapter_config`."""
     checked = validated(folder / CONFIG, AdapterConfig, config)
     write_tensors(folder / TENSORS, tensors)
-    write_json(folder / CONFIG, checked.model_dump(mode="json"))
+    write_json(folder / CONFIG, checked.model_dump(mode="json", by_alias=True))
 
 
 def read_config(path: Path, way_out: str = AGAIN) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def read_config(path: Path, way_out: str = AGAIN) -> dict[str, Any]:
     """
     data = upgraded(path, read_json(path), way_out)
     kind = ExportConfig if isinstance(data, dict) and "peft_names" in data else AdapterConfig
-    return validated(path, kind, data, way_out).model_dump(mode="json")
+    return validated(path, kind, data, way_out).model_dump(mode="json", by_alias=True)
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -203,7 +203,8 @@ class AdaptedModel(nn.Module):
         rest: list[str] = []
         parameters = dict(self.head.named_parameters())
         for pattern in patterns:
-            names = list(parameters) if pattern == IN_HEAD else list(self.head.patched.get(pattern, []))
+            patched = self.head.patched.get(pattern, [])
+            names = list(parameters) if pattern == IN_HEAD else list(patched)
             if pattern == "ws" and self.adaptation.weighted_sum:
                 names += [n for n in parameters if n == "featurizer.weights"]
             names = [n for n in names if parameters[n].requires_grad]
@@ -221,14 +222,17 @@ class AdaptedModel(nn.Module):
         Returns:
             rates above 0 by their place ("3.attention.dropout": block 3); {} where it is off.
         """
-        if not self.dropout:
-            return {}
-        first = max(self.start, 0)
-        return {
-            f"{i}.{place}": rate
-            for i, block in enumerate(self.upstream.blocks[first:], first)
-            for place, rate in _rates(block)
-        }
+        return active_dropout(self.upstream, self.start) if self.dropout else {}
+
+
+def active_dropout(upstream: Upstream, start: int) -> dict[str, float]:
+    """The rates above 0 of the pretrained blocks from ``start`` on, by their place."""
+    first = max(start, 0)
+    return {
+        f"{i}.{place}": rate
+        for i, block in enumerate(upstream.blocks[first:], first)
+        for place, rate in _rates(block)
+    }
 
 
 def _rates(block: nn.Module) -> list[tuple[str, float]]:
