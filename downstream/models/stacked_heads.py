@@ -1,11 +1,11 @@
 """Several SUPERB heads of one shape as one computation on time means, gradients by hand.
 
-With frozen states everything before the softmax is affine in the means f_s (states s = 0 .. S-1):
+With frozen states a head's outputs are affine in the means f_s (states s = 0 .. S-1):
 
-    logits = C (P sum_s w_s f_s + p) + c,    w = softmax(a)
+    outputs = C (P sum_s w_s f_s + p) + c,    w = softmax(a)
 
-so a head acts through the small matrix A = C P (outputs x width), and with the errors
-d = softmax(logits) - onehot (outputs) its gradients are, summed over the batch,
+so a head acts through the small matrix A = C P (outputs x width), and with the gradient d of the
+loss at the outputs, which the task gives, its gradients are, summed over the batch,
 
     G = sum d (sum_s w_s f_s)^T      dP = C^T G          dp = C^T sum d
     dC = G P^T + (sum d) p^T         dc = sum d
@@ -19,7 +19,7 @@ is known before it is written out: |C^T G|^2 = sum (C C^T) * (G G^T).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ from emopeft.downstream.models.heads import SuperbHead
 
 ALIGNMENT = 16  # floats: rows begin on cache lines
 LARGE = "projector.weight"  # stands first in a row
+
+Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class StackedHeads:
@@ -119,24 +121,24 @@ class StackedHeads:
         inner = torch.bmm(v["classifier.weight"], v["projector.bias"].unsqueeze(-1))
         return inner.squeeze(-1) + v["classifier.bias"]
 
-    def logits(self, means: Tensor) -> Tensor:
+    def outputs(self, means: Tensor) -> Tensor:
         """(utterances, states, width) to (copies, utterances, outputs)."""
         pooled = torch.matmul(self._mixing(), means).transpose(0, 1)  # (copies, utterances, width)
         return torch.baddbmm(self._offset().unsqueeze(1), pooled, self.folded.transpose(1, 2))
 
-    def step(self, means: Tensor, targets: Tensor, weights: Tensor, rates: list[float]) -> Tensor:
+    def step(self, means: Tensor, loss: Loss, rates: list[float]) -> Tensor:
         """One optimiser step of every copy on one batch.
 
         Args:
             means: (batch, states, width).
-            targets: one-hot classes (batch, outputs).
-            weights: of each utterance in the loss (batch,): 1 / batch, times its class' weight.
+            loss: of the outputs of all copies on this batch (copies, batch, outputs): the losses
+                (copies,) and their gradients at the outputs; see `Task.gradient`.
             rates: the learning rate of each copy.
 
         Returns:
             the losses before the step: (copies,).
         """
-        losses, left, right = self._backward(means, targets, weights)
+        losses, left, right = self._backward(means, loss)
         size = self.shapes[LARGE].numel()
         large = self.gradient[:size].view(self.shapes[LARGE])
         C, P = self.views["classifier.weight"], self.views[LARGE]
@@ -147,25 +149,21 @@ class StackedHeads:
             torch.mm(C[j], P[j], out=self.folded[j])
         return losses
 
-    def _backward(
-        self, means: Tensor, targets: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _backward(self, means: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (copies,), and the factors of P's gradient: C (copies, outputs, hidden) and G.
 
         The other gradients are left in ``small``. All of them are clipped, C for P's.
         """
         v, g = self.views, self.small_views
         batch, states, width = means.shape
-        copies, outputs = len(self), targets.shape[1]
+        copies, outputs, _ = self.folded.shape
         mixing = self._mixing()
         shared = mixing.T.contiguous()[None, :, :, None]  # (1, states, copies, 1)
         flat = means.view(batch * states, width)
         # What each state alone would add: (batch, states, copies, outputs).
         each = (flat @ self.folded.view(-1, width).T).view(batch, states, copies, outputs)
-        log_p = torch.log_softmax((each * shared).sum(1) + self._offset(), -1)
-        targets = targets[:, None]
-        losses = -((log_p * targets).sum(-1) * weights[:, None]).sum(0)
-        error = (log_p.exp() - targets) * weights[:, None, None]
+        losses, error = loss(((each * shared).sum(1) + self._offset()).transpose(0, 1))
+        error = error.transpose(0, 1).contiguous()  # d: (batch, copies, outputs)
 
         spread = (error[:, None] * shared).reshape(batch * states, copies * outputs)
         right = (spread.T @ flat).view(copies, outputs, width)  # G

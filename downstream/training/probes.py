@@ -2,36 +2,42 @@
 
 A `Probe` is one fold and seed: its learning rates see the same batches in the same order, so they
 train as one stacked computation (models/stacked_heads.py) that reads each batch once. The
-probes of several folds and seeds run side by side, one per processor core. The numbers are those
+probes of several folds and seeds run side by side (training/side_by_side.py). The numbers are those
 that `training.trainer.Trainer` gives one by one, up to the rounding of sums in another order.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.heads import Head, SuperbHead
 from emopeft.downstream.models.stacked_heads import StackedHeads
-from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order
-from emopeft.downstream.training.selection import Diverged, Fit, Selection, check_loss, rate_factor
+from emopeft.downstream.training.selection import (
+    Diverged,
+    Fit,
+    Selection,
+    best_of,
+    check_loss,
+    rate_factor,
+    shares,
+)
 from emopeft.errors import UserError
 
 SAVE_SECONDS = 30.0  # how much work an interruption may cost
-SLICE_SECONDS = 2.0  # how long a core stays with a probe before it takes the one most behind
 BLOCK = 20  # steps between two looks at the clock
 
 
@@ -70,8 +76,10 @@ class Probe:
 
     Args:
         head: newly initialised, standardisation fitted; its best state is put back by `install`.
-        means: (utterances, states, width) of all utterances of the protocol; labels: (utterances,).
+        means, targets: of all utterances of the plan, (utterances, states, width) and
+            (utterances, targets).
         train, dev: the fold's indices into them.
+        weights: of each training utterance in the loss (len(train),), see `utterance_weights`.
         keys: how to train; rates: the learning rates.
         seed: of the order of the batches.
         device: where to compute (``means`` may lie elsewhere).
@@ -83,10 +91,11 @@ class Probe:
         self,
         head: Head,
         means: Tensor,
-        labels: Tensor,
+        targets: Tensor,
         train: Sequence[int],
         dev: Sequence[int],
-        task: EmotionTask,
+        weights: Tensor,
+        task: Task,
         keys: TrainKeys,
         rates: Sequence[float],
         seed: int,
@@ -99,14 +108,10 @@ class Probe:
         self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
         # A head on the last state needs no other.
         self.means = means[:, head.featurizer.skip :].to(device)
-        self.labels = labels
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
-        own = labels[self.train]
-        weights = torch.ones(task.outputs)
-        if keys.class_weights == "balanced":
-            weights = task.class_weights(own)
-        self.weights = weights[own].to(device)
-        self.targets = torch.nn.functional.one_hot(own, task.outputs).float().to(device)
+        self.weights = weights
+        self.targets = targets[self.train].to(device)
+        self.dev_targets = targets[self.dev]
         self.per_epoch = math.ceil(len(self.train) / keys.batch_size)
         self.total = keys.steps or math.ceil((keys.epochs or 1) * self.per_epoch)
         self.eval_every = keys.eval_every or self.per_epoch
@@ -116,13 +121,15 @@ class Probe:
         self.step = 0
         self.loss_sum, self.loss_count = torch.zeros(len(self.active), device=device), 0
         self.resumed, self.saved = False, time.monotonic()
+        self.error: UserError | None = None  # what ended it, where that is the user's to mend
+        self.busy = 0.0  # seconds that this process has spent on it
 
     # ---- the loop ---------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to train."""
-        return not self.active or self.step >= self.total
+        return self.error is not None or not self.active or self.step >= self.total
 
     @torch.no_grad()
     def run(
@@ -145,7 +152,7 @@ class Probe:
             if self.step % BLOCK == 0:
                 clock = self._share_time(clock)
                 if stop.is_set() or clock - self.saved > SAVE_SECONDS:
-                    self._save()
+                    self.save()
                 if stop.is_set() or clock - began > seconds:
                     return
             if self.step // self.per_epoch != epoch:
@@ -155,9 +162,10 @@ class Probe:
             chosen = order[first : first + self.keys.batch_size]
             batch = self._gather(self.train[chosen], batch)
             rates = [self._rate(t) for t in self.active]
-            chosen = chosen.to(self.device)
-            weights = self.weights[chosen] / len(chosen)
-            self.loss_sum += self.stack.step(batch, self.targets[chosen], weights, rates)
+            weights = shares(self.weights[chosen]).to(self.device, non_blocking=True)
+            targets = self.targets[chosen.to(self.device)]
+            loss = functools.partial(self.task.gradient, targets=targets, weights=weights)
+            self.loss_sum += self.stack.step(batch, loss, rates)
             self.loss_count += 1
             self.step += 1
             advance(len(self.active))
@@ -189,14 +197,14 @@ class Probe:
     def _share_time(self, since: float) -> float:
         """Share the time since then among the trials that trained; returns now."""
         now = time.monotonic()
+        self.busy += now - since
         for t in self.active:
             self.trials[t].seconds += (now - since) / len(self.active)
         return now
 
     def _evaluate(self) -> None:
         losses = (self.loss_sum / self.loss_count).tolist()
-        logits = self._logits_of(self.stack, self.dev)
-        labels = self.labels[self.dev]
+        outputs = self._outputs_of(self.stack, self.dev)
         going = []
         for row, t in enumerate(self.active):
             trial = self.trials[t]
@@ -207,7 +215,7 @@ class Probe:
                 trial.failure = str(error)
                 continue
             note = trial.selection.note
-            if note(self.task, self.keys, self.step, losses[row], logits[row], labels):
+            if note(self.task, self.keys, self.step, losses[row], outputs[row], self.dev_targets):
                 trial.best = self.stack.parameters_of(row)
             if not trial.selection.stopped(self.keys):
                 going.append(row)
@@ -216,10 +224,10 @@ class Probe:
             self.stack.keep(going)
         self.loss_sum, self.loss_count = torch.zeros(len(going), device=self.device), 0
 
-    def _logits_of(self, stack: StackedHeads, indices: Tensor) -> Tensor:
+    def _outputs_of(self, stack: StackedHeads, indices: Tensor) -> Tensor:
         """(copies, indices, outputs) on the CPU, a few hundred utterances at a time."""
         parts = [
-            stack.logits(self._gather(part, torch.empty(0))).cpu() for part in indices.split(512)
+            stack.outputs(self._gather(part, torch.empty(0))).cpu() for part in indices.split(512)
         ]
         return torch.cat(parts, dim=1)
 
@@ -231,13 +239,13 @@ class Probe:
         return self.head
 
     @torch.no_grad()
-    def logits(self, indices: Sequence[int]) -> Tensor:
+    def outputs(self, indices: Sequence[int]) -> Tensor:
         """The head's outputs (indices, outputs) on the CPU, as last installed."""
-        return self._logits_of(StackedHeads(self.head, 1, self.keys), torch.tensor(indices))[0]
+        return self._outputs_of(StackedHeads(self.head, 1, self.keys), torch.tensor(indices))[0]
 
     # ---- interruption -----------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def save(self) -> None:
         self.saved = time.monotonic()
         if self.checkpoint is None or self.step == 0:
             return
@@ -257,82 +265,36 @@ class Probe:
         progress = read_progress(self.checkpoint)
         if progress.get("probe") != self._what():
             return  # of another search: start again
-        self.step, self.active = progress["step"], progress["active"]
-        self.stack.load(progress["stack"])
-        self.loss_sum = progress["loss_sum"].to(self.device)
-        self.loss_count = progress["loss_count"]
-        self.trials = [
-            Trial(**t | {
-                "selection": Selection(**t["selection"]),
-                "best": {k: v.to(self.device) for k, v in t["best"].items()},
-            })
-            for t in progress["trials"]
-        ]  # fmt: skip
-
-
-def train_probes(probes: Sequence[Probe], quiet: bool | None = None) -> Iterator[int]:
-    """Train probes side by side, one per core; yields each one's number as it is done.
-
-    Args:
-        quiet: no progress bar (None: none where there is no terminal).
-    """
-    if not probes:
-        return
-    threads = torch.get_num_threads()
-    workers = min(len(probes), threads)
-    stop, lock = threading.Event(), threading.Lock()
-    total = sum(p.total * len(p.trials) for p in probes)
-    bar = tqdm(total=total, desc="probes", unit="step", disable=quiet, leave=False, smoothing=0.05)
-    waiting = dict(enumerate(probes))
-    finished: queue.Queue[int | BaseException] = queue.Queue()
-
-    def advance(steps: int) -> None:
-        with lock:
-            bar.update(steps)
-
-    def work() -> None:
-        torch.set_num_threads(max(1, threads // workers))
-        # Adam's second moments of settled parameters sink below the smallest normal number.
-        torch.set_flush_denormal(True)
         try:
-            while not stop.is_set():
-                with lock:
-                    if not waiting:
-                        return
-                    number = min(waiting, key=lambda i: waiting[i].step / waiting[i].total)
-                    probe = waiting.pop(number)
-                probe.run(advance, stop, SLICE_SECONDS)
-                if probe.done:
-                    finished.put(number)
-                else:
-                    with lock:
-                        waiting[number] = probe
-        except BaseException as error:
-            finished.put(error)
-
-    pool = [threading.Thread(target=work, name=f"probe {i}") for i in range(workers)]
-    try:
-        for thread in pool:
-            thread.start()
-        for _ in probes:
-            number = finished.get()
-            if isinstance(number, BaseException):
-                raise number
-            yield number
-    finally:
-        stop.set()
-        for thread in pool:
-            thread.join()
-        for probe in waiting.values():  # that an interruption met between two slices
-            if probe.resumed and not probe.done:
-                probe._save()
-        torch.set_num_threads(threads)
-        bar.close()
+            self.stack.load(progress["stack"])
+            self.loss_sum = progress["loss_sum"].to(self.device)
+            self.step, self.active, self.loss_count = (
+                progress[name] for name in ("step", "active", "loss_count")
+            )
+            self.trials = [
+                Trial(**t | {
+                    "selection": Selection(**t["selection"]),
+                    "best": {k: v.to(self.device) for k, v in t["best"].items()},
+                })
+                for t in progress["trials"]
+            ]  # fmt: skip
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"{self.checkpoint} is not the progress of this training ({error}); delete it to "
+                "train this fold from its start"
+            ) from None
 
 
-def choose(trials: Sequence[Trial], select: str) -> int:
-    """The trial with the best dev metric; the earlier of equals, a diverged one counts 0."""
-    scores = [0.0 if t.failure else t.selection.best[select] for t in trials]
-    if all(t.failure for t in trials):
-        raise UserError(str(trials[0].failure))
-    return max(range(len(trials)), key=lambda i: scores[i])
+def choose(task: Task, keys: TrainKeys, trials: Sequence[Trial]) -> int:
+    """The trial with the best dev metric, the earlier of equals; a diverged one never wins.
+
+    Raises Diverged where all of them did.
+    """
+    reached = {
+        str(i): t.selection.best[keys.select or task.main]
+        for i, t in enumerate(trials)
+        if not t.failure
+    }
+    if not reached:
+        raise Diverged(str(trials[0].failure))
+    return int(best_of(task, keys, reached))

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from emopeft.downstream.data.recipe import TrainKeys
-from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 
 PLATEAU_PATIENCE = 5  # evaluations without a better one before the rate halves (PEFT-SER)
@@ -43,21 +44,26 @@ class Selection:
 
     def note(
         self,
-        task: EmotionTask,
+        task: Task,
         keys: TrainKeys,
         step: int,
         loss: float,
-        logits: Tensor,
-        labels: Tensor,
+        outputs: Tensor,
+        targets: Tensor,
     ) -> bool:
-        """Take in an evaluation: dev's outputs (utterances, outputs); true where it is the best."""
-        metrics = task.metrics(logits, labels)
-        dev_loss = float(task.losses(logits, labels, None).mean())
-        shown = {k: v for k, v in metrics.items() if isinstance(v, float)}
+        """Take in an evaluation: dev's outputs and targets; true where it is the best so far.
+
+        A metric that is NaN (CCC of constant ratings) is worse than every number, and no error.
+        """
+        metrics = task.measure(task.table(outputs, targets))
+        even = torch.full((len(outputs),), 1 / len(outputs), dtype=outputs.dtype)
+        dev_loss = float(task.loss(outputs, targets.to(outputs.dtype), even))
+        shown = {m.name: float(metrics[m.name]) for m in task.metrics}
         self.history.append({"step": step, "loss": loss, "dev_loss": dev_loss, **shown})
         self.since_best += 1
         self.since_plateau += 1
-        if not self.best or metrics[keys.select] > self.best[keys.select]:
+        select = selected(task, keys)
+        if not self.best or select.beats(metrics[select.name], self.best[select.name]):
             self.best, self.best_step = metrics, step
             self.since_best = self.since_plateau = 0
             return True
@@ -76,6 +82,17 @@ class Selection:
     def fit(self, steps: int, seconds: float) -> Fit:
         """What the training ended with."""
         return Fit(steps, self.best_step, self.best, self.history, seconds)
+
+
+def selected(task: Task, keys: TrainKeys) -> Any:
+    """The dev metric that chooses: the recipe's, else the task's own."""
+    return task.metric(keys.select or task.main)
+
+
+def best_of(task: Task, keys: TrainKeys, reached: dict[str, float]) -> str:
+    """The name with the best dev metric, the first of equals."""
+    order = selected(task, keys).order
+    return min(reached, key=lambda name: order(reached[name]))
 
 
 def check_loss(loss: float, label: str, step: int, lr: float) -> None:
@@ -98,3 +115,20 @@ def rate_factor(keys: TrainKeys, step: int, total: int, plateau: float) -> float
     if keys.schedule == "cosine":
         return 0.5 * (1 - math.cos(math.pi * left))
     return plateau
+
+
+def utterance_weights(task: Task, keys: TrainKeys, targets: Tensor, weights: Tensor) -> Tensor:
+    """How much each utterance of the training part counts: the plan's weight, times the task's
+    balance where the recipe asks for it. All (utterances,)."""
+    return weights * task.balance(targets) if keys.class_weights == "balanced" else weights
+
+
+def shares(weights: Tensor) -> Tensor:
+    """The weights of a batch (batch,), so that they add up to 1: an utterance's share in its loss.
+
+    Raises UserError where a whole batch weighs nothing.
+    """
+    total = weights.sum()
+    if not bool(total > 0):
+        raise UserError("every utterance of a batch has weight 0 in the plan; take them out")
+    return weights / total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -12,17 +13,30 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order, micro_batches
-from emopeft.downstream.training.selection import Fit, Selection, check_loss, rate_factor
+from emopeft.downstream.training.curves import draw
+from emopeft.downstream.training.evaluating import outputs_of, precise
+from emopeft.downstream.training.interruption import asked, deferred
+from emopeft.downstream.training.memory import save_memory_and_time
+from emopeft.downstream.training.selection import (
+    Fit,
+    Selection,
+    check_loss,
+    rate_factor,
+    selected,
+    shares,
+)
 from emopeft.errors import UserError
+from emopeft.numerics import stream
+
+logger = logging.getLogger(__name__)
 
 # What of a trainer's progress is plain data and goes into the checkpoint by name.
 PROGRESS_FIELDS = ("step", "seconds", "loss_count")
@@ -30,14 +44,15 @@ SAVE_SECONDS = 60.0  # how much work an interruption may cost
 
 
 class Trainer:
-    """Trains a model's head and patched modules on one fold.
+    """Trains a model's head and patched modules on one part of a fold.
 
     Args:
-        model: adapted upstream and head, newly initialised.
-        examples: all utterances of the protocol; train, dev: the fold's indices into them.
+        model: adapted upstream and head, newly initialised or as an earlier stage left it.
+        examples: all utterances of the plan; train, dev: indices into them.
+        weights: of each training utterance in the loss (len(train),), see `utterance_weights`.
         keys: how to train; lr: the rate (keys.lr, or a candidate of a search).
         seed: of order and dropout (the model's initial state was drawn from it by the caller).
-        checkpoint: where progress is kept (None: nowhere, for short searches).
+        checkpoint: where progress is kept (None: nowhere).
         label: shown on the progress bar.
         curves: TensorBoard folder, or None.
     """
@@ -46,9 +61,10 @@ class Trainer:
         self,
         model: AdaptedModel,
         examples: Examples,
-        task: EmotionTask,
+        task: Task,
         train: Sequence[int],
         dev: Sequence[int],
+        weights: Tensor,
         keys: TrainKeys,
         lr: float,
         seed: int,
@@ -59,6 +75,7 @@ class Trainer:
     ):
         self.examples, self.task, self.keys = examples, task, keys
         self.train_indices, self.dev_indices = list(train), list(dev)
+        self.weights = dict(zip(self.train_indices, weights.tolist(), strict=True))
         self.lr, self.seed, self.label = lr, seed, label
         self.accelerator, self.checkpoint, self.curves = accelerator, checkpoint, curves
         self.plain = model.to(accelerator.device)
@@ -76,10 +93,6 @@ class Trainer:
         self.per_epoch = math.ceil(len(self.train_indices) / keys.batch_size)
         self.total = keys.steps or math.ceil((keys.epochs or 1) * self.per_epoch)
         self.eval_every = keys.eval_every or self.per_epoch
-        self.weights: Tensor | None = None
-        if keys.class_weights == "balanced":
-            labels = examples.labels[self.train_indices]
-            self.weights = task.class_weights(labels).to(accelerator.device)
         # Progress: all of it stands in the checkpoint.
         self.step = 0
         self.seconds = 0.0
@@ -94,11 +107,9 @@ class Trainer:
 
         Raises:
             Diverged: the loss became NaN or infinite.
+            Interrupted: the process was told to stop; the progress is saved.
         """
-        torch.manual_seed(self.seed + 1)
         self._resume()
-        started = saved = time.monotonic()
-        before = self.seconds
         bar = tqdm(
             total=self.total,
             initial=self.step,
@@ -107,8 +118,18 @@ class Trainer:
             disable=None if self.accelerator.is_main_process else True,
             leave=False,
         )
-        epoch, order = -1, []
         self.model.train()
+        with bar, deferred():
+            self._loop(bar)
+            if asked():
+                self._save()
+        self.plain.load_trainable_state(self.best_state)
+        return self.selection.fit(self.step, self.seconds)
+
+    def _loop(self, bar: tqdm) -> None:
+        started = saved = time.monotonic()
+        before = self.seconds
+        epoch, order = -1, []
         while self.step < self.total and not self.selection.stopped(self.keys):
             if self.step // self.per_epoch != epoch:
                 epoch = self.step // self.per_epoch
@@ -122,38 +143,19 @@ class Trainer:
             evaluated = self.step % self.eval_every == 0 or self.step == self.total
             if evaluated:
                 self._evaluate(bar)
-            if time.monotonic() - saved > (SAVE_SECONDS / 6 if evaluated else SAVE_SECONDS):
+            stop = asked()
+            late = time.monotonic() - saved > (SAVE_SECONDS / 6 if evaluated else SAVE_SECONDS)
+            if stop or late:
                 self._save()
                 saved = time.monotonic()
-        bar.close()
-        self.plain.load_trainable_state(self.best_state)
-        return self.selection.fit(self.step, self.seconds)
+            if stop:
+                raise stop
 
     def _optimise(self, batch: list[int]) -> None:
         """One optimiser step on a batch, shared among processes and split to fit the budget."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        own = sorted(batch, key=lambda i: (self.examples.seconds[i], i))[rank::world]
-        if self.examples.preloaded is not None:
-            groups = [own]
-        else:
-            groups = micro_batches(own, self.examples.seconds, self.keys.batch_seconds)
-        if not own:  # fewer utterances than processes: take part in the exchange with weight zero
-            groups = [batch[:1]]
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._rate_factor()
-        for number, group in enumerate(groups):
-            last = number == len(groups) - 1
-            # Gradients are exchanged once per step, at the last micro-batch.
-            exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
-            with exchange:
-                with self.accelerator.autocast():  # for what is frozen and not kept
-                    inputs = self.examples.batch(group, self.accelerator.device)
-                losses = self.task.losses(self.model(inputs), inputs.labels, self.weights)
-                # Processes average their gradients: times their number gives the sum.
-                loss = losses.sum() * (world / len(batch)) * bool(own)
-                penalty = self.plain.penalty() if last else None
-                self.accelerator.backward(loss if penalty is None else loss + penalty)
-            self.loss_sum += loss.detach() / world
+        self.loss_sum += self.backward(batch)
         if self.keys.clip is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.keys.clip)
         self.optimizer.step()
@@ -165,23 +167,104 @@ class Trainer:
         """The schedule's factor on the learning rate at this step."""
         return rate_factor(self.keys, self.step, self.total, self.selection.plateau)
 
+    # ---- the gradient of a batch ------------------------------------------------------------
+
+    def backward(self, batch: list[int]) -> Tensor:
+        """Leave the gradient of a batch's loss in the parameters; returns this process' part of
+        the loss.
+
+        A loss that is a sum over utterances is taken group by group. Of any other the outputs of
+        the whole batch are computed first, without a graph; its gradient is taken on them, and
+        each group is run again, with the same dropout, and propagates its rows.
+        """
+        world = self.accelerator.num_processes
+        groups, own = self._groups(batch)
+        weights = torch.tensor([self.weights[i] for i in batch], dtype=torch.float64)
+        share = dict(zip(batch, shares(weights).tolist(), strict=True))
+        rows: dict[int, Tensor] = {}
+        whole = torch.zeros((), device=self.accelerator.device)
+        direct = self.task.additive or (world == 1 and len(groups) == 1)
+        if not direct:
+            whole, rows = self._rows(batch, groups if own else [], share)
+        self._seed_dropout()
+        total = torch.zeros((), device=self.accelerator.device)
+        batches = self.examples.prefetch(groups, self.accelerator.device)
+        for number, (group, inputs) in enumerate(zip(groups, batches, strict=True)):
+            last = number == len(groups) - 1
+            # Gradients are exchanged once per step, at the last micro-batch.
+            exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
+            with exchange:
+                outputs = precise(self.model(inputs))
+                # Processes average their gradients: times their number gives the sum.
+                if direct:
+                    part = outputs.new_tensor([share[i] * world * own for i in group])
+                    loss = self.task.loss(outputs, inputs.targets.to(outputs.dtype), part)
+                else:
+                    zero = torch.zeros(outputs.shape[1])
+                    gradient = torch.stack([rows.get(i, zero) for i in group]).to(outputs)
+                    loss = (outputs * gradient).sum() * (world * own)
+                penalty = self.plain.penalty() if last else None
+                self.accelerator.backward(loss if penalty is None else loss + penalty)
+            total += loss.detach() / world
+        return total if direct else whole / world
+
+    def _groups(self, batch: list[int]) -> tuple[list[list[int]], bool]:
+        """This process' share of a batch in micro-batches, and whether it has one at all.
+
+        Where there are fewer utterances than processes, the others take part in the exchange of
+        gradients with weight zero.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        own = sorted(batch, key=lambda i: (self.examples.seconds[i], i))[rank::world]
+        if not own:
+            return [batch[:1]], False
+        if self.examples.preloaded is not None:
+            return [own], True
+        return micro_batches(own, self.examples.seconds, self.keys.batch_seconds), True
+
+    def _rows(
+        self, batch: list[int], groups: list[list[int]], share: dict[int, float]
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The loss of a whole batch, and its gradient at the outputs of each utterance."""
+        self._seed_dropout()
+        found: list[tuple[int, Tensor]] = []
+        with torch.no_grad(), self.accelerator.autocast():
+            for group in groups:
+                inputs = self.examples.batch(group, self.accelerator.device)
+                found += zip(group, precise(self.plain(inputs)).cpu(), strict=True)
+        if self.accelerator.num_processes > 1:
+            found = gather_object(found)
+        outputs = dict(found)
+        whole = torch.stack([outputs[i] for i in batch])
+        targets = self.examples.targets[batch].to(whole.dtype)
+        weights = whole.new_tensor([share[i] for i in batch])
+        loss, gradient = self.task.gradient(whole[None], targets, weights)
+        rows = dict(zip(batch, gradient[0], strict=True))
+        return loss[0].to(self.accelerator.device), rows
+
+    def _seed_dropout(self) -> None:
+        """Dropout of a step depends on seed, step and process alone: the same in both passes of a
+        batch, and in a training that was interrupted."""
+        torch.manual_seed(stream("dropout", self.seed, self.step, self.accelerator.process_index))
+
     # ---- dev --------------------------------------------------------------------------------
 
-    def logits(self, indices: Sequence[int]) -> Tensor:
+    def outputs(self, indices: Sequence[int]) -> Tensor:
         """The head's outputs (len(indices), outputs) on the CPU, in the order of ``indices``."""
-        return predict_logits(self.model, self.examples, indices, self.keys, self.accelerator)
+        return outputs_of(self.model, self.examples, indices, self.keys, self.accelerator)
 
     def _evaluate(self, bar: tqdm) -> None:
         loss = self.accelerator.reduce(self.loss_sum.clone(), "sum").item() / self.loss_count
         self.loss_sum.zero_()
         self.loss_count = 0
         check_loss(loss, self.label, self.step, self.lr)
-        logits, labels = self.logits(self.dev_indices), self.examples.labels[self.dev_indices]
+        outputs, targets = self.outputs(self.dev_indices), self.examples.targets[self.dev_indices]
         chosen = self.selection
-        if chosen.note(self.task, self.keys, self.step, loss, logits, labels):
+        if chosen.note(self.task, self.keys, self.step, loss, outputs, targets):
             self.best_state = self.plain.trainable_state()
-        now, best = chosen.history[-1][self.keys.select], chosen.best[self.keys.select]
-        bar.set_postfix_str(f"loss {loss:.3f}, dev {self.keys.select} {now:.3f} (best {best:.3f})")
+        select = selected(self.task, self.keys)
+        now, best = (select.show(x[select.name]) for x in (chosen.history[-1], chosen.best))
+        bar.set_postfix_str(f"loss {loss:.3f}, dev {select.title} {now} (best {best})")
         self._draw()
         self.model.train()
 
@@ -204,8 +287,6 @@ class Trainer:
             "methods": self.plain.method_progress(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         write_progress(self.checkpoint, progress)
 
@@ -214,75 +295,20 @@ class Trainer:
             return
         progress = read_progress(self.checkpoint)
         device = self.accelerator.device
-        self.plain.load_trainable_state(progress["model"])
-        self.plain.load_method_progress(progress.get("methods", {}))
-        self.optimizer.load_state_dict(progress["optimizer"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(progress["scaler"])
-        torch.set_rng_state(progress["rng"])
-        if progress["rng_cuda"]:
-            torch.cuda.set_rng_state_all(progress["rng_cuda"])
-        self.loss_sum = progress["loss_sum"].to(device)
-        self.best_state = {k: v.to(device) for k, v in progress["best_state"].items()}
-        self.selection = Selection(**progress["selection"])
-        for name in PROGRESS_FIELDS:
-            setattr(self, name, progress[name])
-
-
-def save_memory_and_time(model: AdaptedModel, keys: TrainKeys) -> None:
-    """Checkpointing and compilation of the blocks that train, where the recipe asks for them."""
-    upstream = model.upstream
-    if not (keys.checkpointing or keys.compile) or model.start == upstream.num_blocks:
-        return
-    if not upstream.has_blocks:
-        raise UserError(
-            f"train.compile and train.checkpointing need an upstream that runs block by block, and "
-            f"{upstream.name} is run as a whole; set both to false"
-        )
-    if keys.compile:
-        for block in upstream.blocks[max(model.start, 0) :]:
-            block.compile(dynamic=True)
-    if keys.checkpointing:
-        inner = upstream.run_block
-
-        def run_block(i: int, frames: Tensor, lengths: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():
-                return inner(i, frames, lengths)
-            return checkpoint(inner, i, frames, lengths, use_reentrant=False)
-
-        upstream.run_block = run_block  # type: ignore[method-assign]
-
-
-def draw(folder: Path, evaluations: Sequence[dict[str, float]]) -> None:
-    """Add evaluations to a TensorBoard folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder)) as writer:
-        for evaluation in evaluations:
-            for name, value in evaluation.items():
-                if name != "step":
-                    writer.add_scalar(name, value, int(evaluation["step"]))
-
-
-@torch.inference_mode()
-def predict_logits(
-    model: torch.nn.Module,
-    examples: Examples,
-    indices: Sequence[int],
-    keys: TrainKeys,
-    accelerator: Accelerator,
-) -> Tensor:
-    """Outputs (len(indices), outputs) in float32 on the CPU, computed by all processes."""
-    model.eval()
-    own = list(indices)[accelerator.process_index :: accelerator.num_processes]
-    budget = math.inf if examples.preloaded is not None else keys.batch_seconds * 2
-    found: list[tuple[int, Tensor]] = []
-    for group in micro_batches(own, examples.seconds, budget):
-        with accelerator.autocast():  # for what is frozen and not kept
-            inputs = examples.batch(group, accelerator.device)
-        logits = model(inputs).float().cpu()
-        found += zip(group, logits, strict=True)
-    if accelerator.num_processes > 1:
-        found = gather_object(found)
-    by_index = dict(found)
-    return torch.stack([by_index[i] for i in indices])
+        try:
+            self.plain.load_trainable_state(progress["model"])
+            self.plain.load_method_progress(progress["methods"])
+            self.optimizer.load_state_dict(progress["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(progress["scaler"])
+            self.loss_sum = progress["loss_sum"].to(device)
+            self.best_state = {k: v.to(device) for k, v in progress["best_state"].items()}
+            self.selection = Selection(**progress["selection"])
+            for name in PROGRESS_FIELDS:
+                setattr(self, name, progress[name])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"{self.checkpoint} is not the progress of this training ({error}); delete it to "
+                "train this fold from its start"
+            ) from None
+        logger.info("%s goes on at step %d of %d", self.label, self.step, self.total)

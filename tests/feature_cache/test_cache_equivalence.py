@@ -24,7 +24,7 @@ from emopeft.downstream.feature_cache.frozen import (
 )
 from emopeft.downstream.models.heads import SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.training.trainer import save_memory_and_time
+from emopeft.downstream.training.memory import save_memory_and_time
 from emopeft.peft_modules.apply import adapt
 from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM
 from emopeft.upstream.states import mask_of
