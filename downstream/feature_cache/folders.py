@@ -6,14 +6,12 @@ with the process. So nothing that a run reads is ever deleted under it, whoever 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +20,8 @@ from typing import Any
 from tabulate import tabulate
 
 from emopeft.downstream.feature_cache.shards import Damaged, Shard
-from emopeft.errors import UserError, unknown
-from emopeft.files import default_root, is_held, orphans, read_json, remove_all
+from emopeft.errors import UserError
+from emopeft.files import is_held, orphans, read_json, remove_all
 from emopeft.locks import unused
 
 KEY = "key.json"  # what a cache is of; its time is that of the last use
@@ -100,13 +98,20 @@ def remove(folder: Folder) -> bool:
     return True
 
 
+def remove_leftovers(root: Path) -> None:
+    """Delete what killed processes left behind: half removed caches, and old half written files."""
+    remove_all(orphans(root / "features", 0))
+    for path in (root / "features").glob("*/"):
+        remove_all(orphans(path))
+
+
 def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folder]:
     """Delete the least recently used caches until ``wanted`` more bytes fit under ``limit``.
 
     Raises:
         UserError: they do not fit although nothing is left that may be deleted.
     """
-    remove_all(orphans(root / "features", 0))  # of removals that were killed
+    remove_leftovers(root)
     found = folders(root)
     total = sum(f.bytes for f in found)
     gone = []
@@ -123,9 +128,6 @@ def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folde
             "cache.enabled=false (nothing is kept, all is computed in every step)"
         )
     return gone
-
-
-# ---- command line ---------------------------------------------------------------------------
 
 
 def table(found: Sequence[Folder]) -> str:
@@ -151,55 +153,3 @@ def clips(folder: Folder) -> int:
         with contextlib.suppress(OSError, Damaged):
             names |= set(Shard(path).facts)
     return len(names)
-
-
-def main(argv: Sequence[str]) -> int:
-    """``list`` and ``clean``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m downstream.feature_cache", description="The kept frozen parts."
-    )
-    parser.add_argument("--dir", type=Path, help="the caches' place (default: $EMOPEFT_CACHE)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is, the last used first")
-    clean = commands.add_parser("clean", help="delete all that no process uses")
-    clean.add_argument("ids", nargs="*", metavar="ID", help="only these, as `list` names them")
-    clean.add_argument("--keep-gb", type=float, help="the last used ones up to this size stay")
-    flags = parser.parse_args(argv)
-    root = flags.dir or default_root()
-    found = folders(root)
-    if flags.command == "list":
-        print(table(found))
-        return 0
-    remove_all(orphans(root / "features", 0))
-    chosen = found
-    if flags.ids:
-        names = [f.path.name for f in found]
-        for name in flags.ids:
-            if not any(n.startswith(name) for n in names):
-                raise unknown("cache", name, [n[:8] for n in names])
-        chosen = [f for f in found if f.path.name.startswith(tuple(flags.ids))]
-    elif flags.keep_gb is not None:
-        left, chosen = sum(f.bytes for f in found), []
-        for folder in found:
-            if left > flags.keep_gb * 1e9 and not folder.busy:
-                chosen.append(folder)
-                left -= folder.bytes
-    freed = 0
-    for folder in chosen:
-        if folder.busy or not remove(folder):
-            print(f"{folder.path.name[:8]} is in use and stays")
-            continue
-        freed += folder.bytes
-        print(f"deleted {folder.path.name[:8]} ({folder.bytes / 1e6:,.1f} MB)")
-    print(f"freed {freed / 1e9:.3g} GB")
-    return 0
-
-
-def entry_point() -> None:
-    """The console command: user errors are one sentence and status 2."""
-    try:
-        status = main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
