@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 def recipe_of(flags: argparse.Namespace) -> Any:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
-    from emopeft.downstream.data.prepare import choose_corpus
+    from emopeft.downstream.data.prepare import protocol_name
     from emopeft.peft_modules.base import kind_of, parse
 
     given: list[dict[str, Any]] = []
@@ -91,8 +91,7 @@ def recipe_of(flags: argparse.Namespace) -> Any:
 
     first = recipes.build(recipes.merge(given))
     methods = parse(first.method)
-    protocol = first.protocol or choose_corpus(first).protocol
-    place = recipes.default_recipe(protocol, kind_of(methods))
+    place = recipes.default_recipe(protocol_name(first), kind_of(methods))
     defaults = recipes.flatten(recipes.read_yaml(place), str(place))
     return recipes.validate(recipes.build(recipes.merge([defaults, *given])))
 
