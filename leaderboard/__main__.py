@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emopeft.downstream.tasks.metrics import NAMES
 from emopeft.errors import UserError
 from emopeft.files import write_json, write_text
 from emopeft.leaderboard.gather import gather
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="for leaderboard.md and .json"
     )
-    parser.add_argument("--sort", choices=NAMES, default="uar", help="metric (default: uar)")
+    parser.add_argument("--sort", metavar="METRIC", help="metric (default: the task's own)")
     options = parser.parse_args(arguments)
     try:
         board = gather(options.runs, options.sort)
