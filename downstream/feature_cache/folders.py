@@ -6,7 +6,6 @@ for nothing. So nothing that a run reads is ever deleted under it.
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import contextlib
 import dataclasses
@@ -15,7 +14,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tabulate import tabulate
 
-from emopeft.errors import UserError, unknown
+from emopeft.errors import UserError
 from emopeft.files import read_json
 
 DAY = 86400.0
@@ -149,9 +147,6 @@ def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folde
     return gone
 
 
-# ---- command line ---------------------------------------------------------------------------
-
-
 def table(found: Sequence[Folder]) -> str:
     """What `list` prints."""
     rows = []
@@ -176,55 +171,3 @@ def clips(folder: Folder) -> int:
         with unreadable, safe_open(path, framework="pt") as shard:
             names |= set(json.loads(shard.metadata()["items"]))
     return len(names)
-
-
-def main(argv: Sequence[str]) -> int:
-    """``list`` and ``clean``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m downstream.feature_cache", description="The kept frozen parts."
-    )
-    parser.add_argument("--dir", type=Path, help="the caches' place (default: $EMOPEFT_CACHE)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what there is, the last used first")
-    clean = commands.add_parser("clean", help="delete all that no process uses")
-    clean.add_argument("ids", nargs="*", metavar="ID", help="only these, as `list` names them")
-    clean.add_argument("--keep-gb", type=float, help="the last used ones up to this size stay")
-    flags = parser.parse_args(argv)
-    root = flags.dir or default_root()
-    found = folders(root)
-    if flags.command == "list":
-        print(table(found))
-        return 0
-    chosen = found
-    if flags.ids:
-        names = [f.path.name for f in found]
-        for name in flags.ids:
-            if not any(n.startswith(name) for n in names):
-                raise unknown("cache", name, [n[:8] for n in names])
-        chosen = [f for f in found if f.path.name.startswith(tuple(flags.ids))]
-    elif flags.keep_gb is not None:
-        left, chosen = sum(f.bytes for f in found), []
-        for folder in found:
-            if left > flags.keep_gb * 1e9 and not folder.busy:
-                chosen.append(folder)
-                left -= folder.bytes
-    freed = 0
-    for folder in chosen:
-        if folder.busy:
-            print(f"{folder.path.name[:8]} is in use and stays")
-            continue
-        remove(folder)
-        freed += folder.bytes
-        print(f"deleted {folder.path.name[:8]} ({folder.bytes / 1e6:,.1f} MB)")
-    print(f"freed {freed / 1e9:.3g} GB")
-    return 0
-
-
-def entry_point() -> None:
-    """The console command: user errors are one sentence and status 2."""
-    try:
-        status = main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)

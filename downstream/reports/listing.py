@@ -1,26 +1,27 @@
-"""What a person sees on the terminal: lists, the dry run, the table of results."""
+"""The lists of what there is: upstreams, methods, corpora, protocols, tasks."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
-from typing import TYPE_CHECKING
+import textwrap
 
 from tabulate import tabulate
 
 from emopeft.downstream.corpora.base import CORPORA
 from emopeft.downstream.protocols.protocol import list_protocols
-
-if TYPE_CHECKING:  # these load torch, which lists and tables do without
-    pass
+from emopeft.downstream.tasks.base import TASKS
 
 
 def listing(what: str) -> str:
-    """``--list upstreams|methods|corpora|protocols``."""
+    """``emopeft list upstreams|methods|corpora|protocols|tasks``."""
     return {
         "upstreams": _upstreams,
         "methods": _methods,
         "corpora": _corpora,
         "protocols": _protocols,
+        "tasks": _tasks,
     }[what]()
 
 
@@ -47,33 +48,29 @@ def _upstreams() -> str:
 
 
 def _wrapped(names: list[str]) -> str:
-    import textwrap
-
     return "\n  ".join(textwrap.wrap(" ".join(names), 96, break_on_hyphens=False))
 
 
 def _methods() -> str:
-    import dataclasses
-
     from emopeft.peft_modules.base import METHODS
 
-    own, found = [], []
+    native, library = [], []
     for name, cls in METHODS.items():
         fields = dataclasses.fields(cls)
         if cls.__module__ == "emopeft.peft_modules.library":
-            found.append([name, cls.summary, ", ".join(f.name for f in fields)])
+            library.append([name, cls.summary, ", ".join(f.name for f in fields)])
             continue
         options = "\n".join(
             f"{f.name}={'+'.join(f.default) if isinstance(f.default, tuple) else f.default}: "
             f"{f.metadata['help']}"
             for f in fields
         )
-        own.append([name, cls.kind, cls.summary, options, cls.reference])
+        native.append([name, cls.kind, cls.summary, options, cls.reference])
     headers = ["method", "trains", "what", "options (defaults)", "reference"]
     return (
-        tabulate(own, headers, tablefmt="simple", maxcolwidths=[None, None, 32, 56, 28])
+        tabulate(native, headers, tablefmt="simple", maxcolwidths=[None, None, 32, 56, 28])
         + "\n\nFrom the installed peft, with its own option names and defaults:\n\n"
-        + tabulate(found, ["method", "what", "options"], maxcolwidths=[None, 40, 76])
+        + tabulate(library, ["method", "what", "options"], maxcolwidths=[None, 40, 76])
         + "\n\nSums: lora+ws. Options: lora:r=16,targets=q+v. Alone: partial:3. "
         "A paper's defaults: lora@peft-ser."
     )
@@ -99,3 +96,13 @@ def _protocols() -> str:
     ]
     headers = ["protocol", "corpus", "folds", "classes", "what"]
     return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, None, 70])
+
+
+def _tasks() -> str:
+    rows = [
+        [name, task.version, " ".join((inspect.getdoc(task) or "").partition("\n\n")[0].split())]
+        for name, task in TASKS.items()
+    ]
+    return tabulate(
+        rows, ["task", "version", "what"], tablefmt="simple", maxcolwidths=[None, None, 70]
+    )
