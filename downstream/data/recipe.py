@@ -19,12 +19,12 @@ from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
 from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
+from emopeft.numerics import PRECISIONS
 
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
 
 Mapping = dict[str, Any]
-PRECISIONS = ("fp32", "bf16", "fp16")
 # numpy takes seeds below 2^32, and some streams add a little to the run's.
 LARGEST_SEED = 4_000_000_000
 
