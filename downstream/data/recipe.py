@@ -169,9 +169,13 @@ def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file as nested data. Raises UserError naming the file (and line) when it is not."""
-    where = f"recipe {path}"
+    return nested(read_text(path, MAX_BYTES), f"recipe {path}")
+
+
+def nested(text: str, where: str) -> dict[str, Any]:
+    """A recipe's text as nested data; raises UserError that begins with ``where``."""
     try:
-        data = load_yaml(read_text(path, MAX_BYTES), where)
+        data = load_yaml(text, where)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
     if data is None:
