@@ -18,7 +18,8 @@ from emopeft.downstream.models.build import (
 from emopeft.downstream.models.heads import Head
 from emopeft.downstream.runs.estimate import estimate
 from emopeft.downstream.runs.session import chosen_examples, make_accelerator, numerics_of
-from emopeft.peft_modules.apply import Adaptation, describe
+from emopeft.peft_modules.apply import Adaptation
+from emopeft.peft_modules.overview import describe
 from emopeft.units import percent
 
 SHOWN = 12  # speakers of a side that are named
