@@ -151,7 +151,7 @@ def train(flags: argparse.Namespace, command: str) -> int:
 
         print(dry_run(recipe))
         return 0
-    from emopeft.downstream.reports.show import result
+    from emopeft.downstream.reports.results import result
     from emopeft.downstream.runs.run import run
 
     record = run(recipe, command)
@@ -166,7 +166,7 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 def evaluate(flags: argparse.Namespace, place: Path) -> int:
     """Test the folds of a run again and show how far they are from what was recorded."""
-    from emopeft.downstream.reports.show import evaluation
+    from emopeft.downstream.reports.results import evaluation
     from emopeft.downstream.runs.evaluate import evaluate as test_again
 
     seed = one_seed(flags.seed)
