@@ -109,9 +109,7 @@ def _choice(*names: str) -> BeforeValidator:
 
 
 Required = Annotated[str, BeforeValidator(_required, json_schema_input_type=str | float)]
-Cell = Annotated[
-    str | None, BeforeValidator(_cell, json_schema_input_type=str | float | None)
-]
+Cell = Annotated[str | None, BeforeValidator(_cell, json_schema_input_type=str | float | None)]
 Rating = Annotated[
     float | None, BeforeValidator(_number, json_schema_input_type=str | float | None)
 ]
