@@ -148,10 +148,9 @@ def example_facts(
             "upstream": {
                 "weights": weights, "loader": "transformers", "options": options, "code": "1"
             },
-            "method": parts,
+            "methods": {"run": parts},
             "head": head,
             "train": train,
-            "dropout": False,
             "numerics": numerics,
             "cache": "fp32",
         },
