@@ -18,10 +18,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m downstream.corpora.demo demo_corpus
-	$(BIN)/python run_downstream.py -u demo -d emotion -p lora \
-		--corpus demo --data demo_corpus --out runs/demo
-	$(BIN)/python -m leaderboard runs/demo --out leaderboard_out
+	$(BIN)/python -m emopeft demo
 
 test: $(READY) lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -90,7 +90,7 @@ def plain(name: str) -> Any:
     kind, values = CONFIGS[name]
     config = getattr(transformers, kind)(**values)
     family = FAMILIES[config.model_type]
-    config._attn_implementation = family.attention or "eager"
+    config._attn_implementation = family.attention
     with torch.random.fork_rng(devices=[]):
         model = family.model_class()(config)
     fill(model, seed=sum(name.encode()))

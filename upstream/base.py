@@ -18,13 +18,14 @@ and embedding are done per group of equal lengths, blocks mask the padded frames
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from emopeft.upstream.states import HiddenStates, States, pad
+from emopeft.upstream.states import HiddenStates, States, no_lengths, pad
 
 SAMPLE_RATE = 16000
 
@@ -41,6 +42,8 @@ class Upstream(nn.Module):
         loader: "transformers", "s3prl" or "emopeft": never mixed in one row (trap 9).
         source: hub id or directory; revision: the hub's commit, when it came from there.
         licence: of the weights.
+        code: revision of our own code of this family, raised when its states change: part of every
+            cache key and of a run's identity, as the options are.
         width: D; num_blocks: L.
         stride: samples between two frames.
         min_samples: the shortest clip that gives a frame.
@@ -63,6 +66,7 @@ class Upstream(nn.Module):
     source: str = ""
     revision: str | None = None
     licence: str = "unknown"
+    code: str = "1"
     width: int
     num_blocks: int
     stride: int = 320
@@ -88,7 +92,14 @@ class Upstream(nn.Module):
         self.inside_front = nn.ModuleList()  # modules hooked into `extract`
         self.weights: str = ""  # SHA-256 of the loaded weights, set by `seal`
         self.parameter_count = 0  # of the loaded model, before anything is patched in
+        self._lengthened: tuple[Tensor, int, bool, Tensor] | None = None
         self.method = ""  # what it was patched with (peft_modules.apply.adapt)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; whatever comes in is moved there, whatever goes out lies there."""
+        place = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if place is None else place.device
 
     # ---- the pieces a family fills in -------------------------------------------------------
 
@@ -159,10 +170,27 @@ class Upstream(nn.Module):
         for module in cast(nn.ModuleList, self.before_block[i]):
             frames = module(frames)
         added = frames.shape[1] - states.frames.shape[1]
-        frames = self.run_block(i, frames, lengths + added if added else lengths)[:, added:]
+        frames = self.run_block(i, frames, self._longer(lengths, added))[:, added:]
         for module in cast(nn.ModuleList, self.after_block[i]):
             frames = module(frames)
         return States(frames, lengths)
+
+    def _longer(self, lengths: Tensor, added: int) -> Tensor:
+        """The lengths with ``added`` frames more: one tensor for all blocks, not one for each.
+
+        `attention_mask` of the transformers families looks at a batch's lengths once (on a GPU: it
+        waits for them), and knows them by their tensor.
+        """
+        if not added:
+            return lengths
+        inference = torch.is_inference_mode_enabled()
+        if self._lengthened is not None:
+            of, more, mode, longer = self._lengthened
+            if of is lengths and more == added and mode == inference:
+                return longer
+        longer = lengths + added
+        self._lengthened = (lengths, added, inference, longer)
+        return longer
 
     def forward(self, wavs: Sequence[Tensor]) -> HiddenStates:
         """All L+1 hidden states of a list of waveforms (samples,)."""
@@ -201,16 +229,17 @@ class Upstream(nn.Module):
         if start == self.num_blocks:
             return [], self.forward(wavs)
         if start == FROM_WAVEFORM:
-            return list(wavs), HiddenStates([], torch.tensor([]))
+            return list(wavs), HiddenStates([], no_lengths(self.device))
         features = self.extract(wavs)
         if start == FROM_FEATURES:
-            return features, HiddenStates([], torch.tensor([]))
-        states = pad(self.embed(features))
+            return features, HiddenStates([], no_lengths(self.device))
+        embedded = self.embed(features)
+        states = pad(embedded)
         layers = []
         for i in range(start):
             layers.append(states.frames)
             states = self.block(i, states)
-        kept = [x[:n] for x, n in zip(states.frames, states.lengths.tolist(), strict=True)]
+        kept = [x[: len(e)] for x, e in zip(states.frames, embedded, strict=True)]
         return kept, HiddenStates(layers, states.lengths)
 
     def first_change(self) -> int:
@@ -279,3 +308,37 @@ def weights_hash(module: nn.Module) -> str:
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return sha.hexdigest()
+
+
+def same_base(recorded: Mapping[str, Any], upstream: Upstream) -> str | None:
+    """Whether an upstream gives the states that something recorded was trained on.
+
+    Args:
+        recorded: ``weights``, ``loader``, ``options`` and ``code`` as they were; what is absent is
+            not compared.
+        upstream: as loaded, unpatched.
+
+    Returns:
+        None where it does, else what differs, as a clause without a full stop.
+    """
+    if "loader" in recorded and recorded["loader"] != upstream.loader:
+        return f"it is loaded by {upstream.loader}, not by {recorded['loader']}"
+    if "weights" in recorded and recorded["weights"] != upstream.weights:
+        asked = recorded["weights"]
+        return (
+            f"its weights are others (SHA-256 {upstream.weights[:12]}, not "
+            f"{asked[:12] if isinstance(asked, str) else asked})"
+        )
+    options = recorded.get("options", upstream.options)
+    if not isinstance(options, Mapping):
+        return "its recorded options are damaged"
+    for name in sorted({*options, *upstream.options}):
+        ours, theirs = upstream.options.get(name), options.get(name)
+        if ours != theirs:
+            return f"its option {name} is {ours}, not {theirs}"
+    if "code" in recorded and recorded["code"] != upstream.code:
+        return (
+            f"this version of emopeft computes other states of it (revision {upstream.code}, not "
+            f"{recorded['code']})"
+        )
+    return None

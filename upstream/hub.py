@@ -1,39 +1,37 @@
 """Loading pretrained weights: from the Hugging Face hub or a directory, never running their code.
 
-Weights are safetensors where the repository has them; else ``pytorch_model.bin``, which
-transformers reads with ``torch.load(weights_only=True)`` (transformers 5, `load_state_dict`).
-Every parameter of the encoder must come from the file: none is left random unnoticed.
+Weights are safetensors where the repository has them; else ``pytorch_model.bin``, which is read
+with ``torch.load(weights_only=True)``. transformers is given tensors and a checked configuration
+(`upstream.untrusted`) and no path: no adapter, index, kernel or module beside them is ever looked
+at. Every parameter of the encoder must come from the file: none is left random unnoticed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from emopeft.errors import UserError
-from emopeft.files import read_json
 from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import SCHEMES, Entry
-
-CONFIG = "config.json"
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+from emopeft.upstream.source import (
+    CONFIG,
+    PREPROCESSOR,
+    Source,
+    quiet,
+    read_tensors,
+    reason,
 )
-PREPROCESSOR = "preprocessor_config.json"
+from emopeft.upstream.untrusted import checked_config, checked_preprocessor, shown
 
-# SpecAugment's mask embedding: never used here, and absent from some published checkpoints.
+# SpecAugment's mask embedding: never used here, and absent from some published checkpoints. It is
+# zero there.
 UNUSED = {"masked_spec_embed"}
 
 
@@ -46,13 +44,13 @@ class Family:
         wrap: ``wrap(model, preprocessor, **options) -> Upstream`` (not yet sealed); the
             preprocessor is the content of preprocessor_config.json, empty when there is none.
         renamed: prefixes of parameters in a larger checkpoint, replaced by "".
-        attention: transformers' attention implementation, None for the model's own.
+        attention: transformers' attention implementation: always given, never the configuration's.
     """
 
     model: str
     wrap: Callable[..., Upstream]
     renamed: tuple[str, ...] = ()
-    attention: str | None = "sdpa"
+    attention: str = "sdpa"
 
     def model_class(self) -> Any:
         """The transformers class; imported here, for transformers is slow to import."""
@@ -87,11 +85,15 @@ def load_transformers(
         source = Source(entry.hub_id, revision or PINNED.get(entry.hub_id or ""), local=False)
     else:
         source = Source(str(path), None, local=True)
+    if source.local:
+        source.refuse_adapter()
     values = source.json(CONFIG, required=True)
+    if not source.local:  # now that the commit is known
+        source.refuse_adapter()
     model_type = values.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"{source.where} holds a model of type '{model_type}', which is not supported; "
+            f"{source.where} holds a model of type {shown(model_type)}, which is not supported; "
             f"supported are {', '.join(sorted(FAMILIES))}"
         )
     if entry.family not in ("", model_type):
@@ -104,8 +106,9 @@ def load_transformers(
     for option in options:
         if option not in inspect.signature(family.wrap).parameters:
             raise UserError(f"upstreams of family '{model_type}' have no option '{option}'")
-    model = _model(family, source, _config(model_type, values, source))
-    upstream = family.wrap(model, source.json(PREPROCESSOR), **options)
+    preprocessor = checked_preprocessor(source.json(PREPROCESSOR), source.where)
+    model = _model(family, source, *_config(family, values, source))
+    upstream = family.wrap(model, preprocessor, **options)
     upstream.loader = "transformers"
     upstream.source = source.where
     upstream.revision = source.commit
@@ -113,130 +116,60 @@ def load_transformers(
     return upstream.seal()
 
 
-class Source:
-    """A hub repository at one commit, or a directory."""
-
-    def __init__(self, where: str | None, revision: str | None, local: bool):
-        assert where is not None
-        self.where = where
-        self.local = local
-        self.commit: str | None = None
-        self._asked = revision
-        self._offline = not local and not reachable()
-
-    def json(self, name: str, required: bool = False) -> dict[str, Any]:
-        """A JSON file's content; {} when it is not there and not required."""
-        file = self._file(name)
-        if file is None:
-            if required:
-                raise self.missing(name)
-            return {}
-        value = read_json(file)
-        if not isinstance(value, dict):
-            raise UserError(f"{file} is not a JSON object; restore it from its source")
-        return value
-
-    def arguments(self) -> dict[str, Any]:
-        """What `from_pretrained` needs to read the very same commit."""
-        if self.local:
-            return {}
-        return {"revision": self.commit or self._asked, "local_files_only": self._offline}
-
-    def missing(self, name: str) -> UserError:
-        """The error for a file that cannot be had."""
-        if self.local:
-            return UserError(
-                f"{self.where} holds no {name}; --upstream-path must name a directory with "
-                "config.json and model.safetensors as written by save_pretrained"
-            )
-        if self._offline:
-            return UserError(
-                f"{name} of {self.where} is not in the Hugging Face cache and the hub cannot be "
-                "reached; connect once, or give a local copy (config.json and model.safetensors) "
-                "with --upstream-path DIR"
-            )
-        return UserError(
-            f"{self.where} has no file {name} at revision {self._asked or 'main'}; check the name "
-            "on huggingface.co, or give a local copy with --upstream-path DIR"
-        )
-
-    def _file(self, name: str) -> Path | None:
-        if self.local:
-            file = Path(self.where) / name
-            return file if file.is_file() else None
-        from transformers.utils import cached_file
-        from transformers.utils.hub import extract_commit_hash
-
-        try:
-            found = cached_file(
-                self.where,
-                name,
-                revision=self.commit or self._asked,
-                local_files_only=self._offline,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-        except Exception as error:
-            raise UserError(
-                f"cannot read {name} of {self.where}: {_reason(error)}; check the name and the "
-                "revision, or give a local copy with --upstream-path DIR"
-            ) from error
-        if found is None:
-            return None
-        self.commit = self.commit or extract_commit_hash(found, None)
-        return Path(found)
-
-
-def reachable(seconds: float = 5.0) -> bool:
-    """Whether the hub answers: one request, because huggingface_hub's own retries take 25 s."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=seconds)
-    except Exception:  # the kinds depend on the HTTP library of the installed version
-        return False
-    return True
-
-
-def _config(model_type: str, values: dict[str, Any], source: Source) -> Any:
+def _config(family: Family, values: dict[str, Any], source: Source) -> Any:
     from transformers import CONFIG_MAPPING
 
+    model_type = values["model_type"]
+    kind = CONFIG_MAPPING[model_type]
+    checked = checked_config(values, kind, source.where)
     try:
-        return CONFIG_MAPPING[model_type].from_dict(values)
+        config = kind.from_dict(checked)
+        config._attn_implementation = family.attention
+        # Nothing is allocated on this device: what the configuration describes can be weighed.
+        with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = family.model_class()(config)
     except Exception as error:
         raise UserError(
             f"{CONFIG} of {source.where} is not a valid {model_type} configuration: "
-            f"{_reason(error)}; restore it from its source"
+            f"{reason(error)}; restore it from its source"
         ) from error
+    return config, {n: p.numel() for n, p in model.named_parameters()}
 
 
-def _model(family: Family, source: Source, config: Any) -> Any:
-    if source.local and not any((Path(source.where) / name).is_file() for name in WEIGHTS):
-        raise source.missing(WEIGHTS[0])
-    arguments = source.arguments()
-    if family.attention:
-        arguments["attn_implementation"] = family.attention
+def _model(family: Family, source: Source, config: Any, sizes: dict[str, int]) -> Any:
+    """The encoder with its weights, which we read: transformers is given no path."""
+    files = source.weights()
+    total = sum(n for name, n in sizes.items() if name not in UNUSED)
+    stored = sum(file.stat().st_size for file in files)
+    if total > stored:  # a parameter takes one byte at least
+        raise UserError(
+            f"the weights in {source.where} do not fit its {CONFIG}: it describes {total} "
+            f"parameters and they hold {stored} bytes; fetch both files again"
+        )
+    arguments: dict[str, Any] = {}
     if family.renamed:
         arguments["key_mapping"] = {f"^{prefix}": "" for prefix in family.renamed}
     try:
-        with quiet():
+        # Where a tensor is missing, one is drawn: not from the caller's random state.
+        with quiet(), torch.random.fork_rng(devices=[]):
             model, report = family.model_class().from_pretrained(
-                source.where,
+                None,
                 config=config,
+                state_dict=read_tensors(files),
                 dtype=torch.float32,
+                attn_implementation=family.attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, in words of our own
                 weights_only=True,
+                trust_remote_code=False,
+                local_files_only=True,
                 **arguments,
             )
+    except UserError:
+        raise
     except Exception as error:
-        if not source.local and isinstance(error, OSError):
-            raise source.missing(WEIGHTS[0]) from error
         raise UserError(
-            f"the weights in {source.where} cannot be loaded ({_reason(error)}); fetch them again"
+            f"the weights in {source.where} cannot be loaded ({reason(error)}); fetch them again"
         ) from error
     if report["mismatched_keys"]:
         name, in_file, expected = sorted(report["mismatched_keys"])[0]
@@ -251,40 +184,21 @@ def _model(family: Family, source: Source, config: Any) -> Any:
             f"({', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}); they belong to "
             "another model or are incomplete"
         )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in set(report["missing_keys"]):
+                parameter.zero_()  # else it, and the weights' hash with it, would be random
+            if not bool(parameter.isfinite().all()):
+                raise UserError(
+                    f"the weights in {source.where} are damaged: {name} is not finite; fetch them "
+                    "again"
+                )
+            # Of its own: what was read may be a view of the file, which others can overwrite.
+            parameter.data = parameter.detach().clone()
+    # Else save_pretrained would put the prefixes back, for a model that has none.
     if family.renamed:
-        # Else save_pretrained would put the prefixes back, for a model that has none.
         model._weight_conversions = []
     return model
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No report of unused tensors (decoders, heads); no bar off a terminal; nothing uploaded."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    # transformers otherwise asks a public service to convert repositories without safetensors.
-    before = os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
-    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if before is None:
-            del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
-        else:
-            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = before
-
-
-def _reason(error: BaseException) -> str:
-    """An error's first informative lines, as one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join([f"{type(error).__name__}:", *lines[:2]])[:300]
 
 
 def _from_hub(rest: str) -> Entry:

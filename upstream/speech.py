@@ -29,24 +29,24 @@ from emopeft.upstream.transformers_base import (
 
 # What decides the states beside the weights: goes into cache keys and identities.
 DECISIVE = (
-    "model_type num_attention_heads hidden_act layer_norm_eps do_stable_layer_norm conv_kernel "
-    "conv_stride conv_dim feat_extract_norm feat_extract_activation num_buckets "
-    "max_bucket_distance num_conv_pos_embedding_groups"
+    "model_type num_attention_heads hidden_act layer_norm_eps conv_kernel conv_stride conv_dim "
+    "feat_extract_activation num_buckets max_bucket_distance num_conv_pos_embedding_groups"
 )
+NORM_SETTINGS = " do_stable_layer_norm feat_extract_norm"
 
 
 class SpeechUpstream(TransformersUpstream):
     """HuBERT and all that transformers builds like it.
 
     Args:
-        model: a ``HubertModel``, ``Wav2Vec2Model``, ``UniSpeechSatModel`` or
-            ``Data2VecAudioModel``.
+        model: a ``HubertModel``, ``Wav2Vec2Model`` or ``UniSpeechSatModel``.
         preprocessor: the content of preprocessor_config.json, if there is one.
     """
 
     attention = "attention"
     feed_forward = "feed_forward"
     norms = ("layer_norm", "final_layer_norm")
+    norm_settings = True  # whether do_stable_layer_norm and feat_extract_norm are obeyed
 
     def __init__(self, model: nn.Module, preprocessor: dict[str, Any] | None = None):
         super().__init__(model)
@@ -56,11 +56,12 @@ class SpeechUpstream(TransformersUpstream):
         self.kernels, self.strides = list(config.conv_kernel), list(config.conv_stride)
         self.stride = math.prod(self.strides)
         self.min_samples = conv_reach(self.kernels, self.strides)
-        self.stable = getattr(config, "do_stable_layer_norm", False)
-        # data2vec has no such setting: its CNN always has layer norms.
-        layer_normed = getattr(config, "feat_extract_norm", "layer") == "layer"
-        self.normalize = bool((preprocessor or {}).get("do_normalize", layer_normed))
-        self.options = numbers(config, DECISIVE) | {"normalize": self.normalize}
+        self.stable = self.norm_settings and config.do_stable_layer_norm
+        layer_normed = not self.norm_settings or config.feat_extract_norm == "layer"
+        asked = (preprocessor or {}).get("do_normalize")
+        self.normalize = layer_normed if asked is None else bool(asked)
+        decisive = DECISIVE + (NORM_SETTINGS if self.norm_settings else "")
+        self.options = numbers(config, decisive) | {"normalize": self.normalize}
         self.roles = {
             "q": "attention.q_proj",
             "k": "attention.k_proj",
@@ -119,10 +120,19 @@ class SpeechUpstream(TransformersUpstream):
         return self.model.encoder.layer_norm(frames) if self.stable else frames
 
 
+class Data2VecUpstream(SpeechUpstream):
+    """data2vec-audio, whose model in transformers reads neither setting of the norms.
+
+    Its CNN has layer norms and its blocks norms behind them, whatever config.json says.
+    """
+
+    norm_settings = False
+
+
 FAMILIES["hubert"] = Family("hubert:HubertModel", SpeechUpstream)
 FAMILIES["wav2vec2"] = Family("wav2vec2:Wav2Vec2Model", SpeechUpstream)
 FAMILIES["unispeech-sat"] = Family("unispeech_sat:UniSpeechSatModel", SpeechUpstream)
-FAMILIES["data2vec-audio"] = Family("data2vec:Data2VecAudioModel", SpeechUpstream)
+FAMILIES["data2vec-audio"] = Family("data2vec:Data2VecAudioModel", Data2VecUpstream)
 
 APACHE = "Apache-2.0"
 # The model cards of Microsoft's encoders refer to the licence of the UniSpeech repository.

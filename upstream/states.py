@@ -42,6 +42,11 @@ def mask_of(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
 
 
+def no_lengths(device: torch.device) -> Tensor:
+    """The lengths of a batch of which no states were computed: (0,)."""
+    return torch.zeros(0, dtype=torch.long, device=device)
+
+
 def pad(items: Sequence[Tensor]) -> States:
     """Stack (time, width) tensors of different lengths into one padded batch."""
     lengths = torch.tensor([len(x) for x in items], device=items[0].device)

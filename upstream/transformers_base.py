@@ -26,11 +26,6 @@ class TransformersUpstream(Upstream):
         self.model = model
         self._mask: tuple[Tensor, int, bool, Tensor | None] | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are; waveforms are moved there."""
-        return next(self.parameters()).device
-
     def attention_mask(self, lengths: Tensor, frames: int) -> Tensor | None:
         """Booleans (batch, 1, 1, frames), true where attended to; None when nothing is padded.
 

@@ -123,7 +123,7 @@ def use_transformers_attention(upstream: Upstream) -> None:
         block.attention.__class__ = WavLMAttention
 
 
-FAMILIES["wavlm"] = Family("wavlm:WavLMModel", WavLMUpstream, attention=None)
+FAMILIES["wavlm"] = Family("wavlm:WavLMModel", WavLMUpstream, attention="eager")
 
 for _name, _hub_id, _millions, _aliases in (
     ("wavlm_base", "microsoft/wavlm-base", 94.4, ("wavlm",)),

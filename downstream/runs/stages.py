@@ -15,7 +15,7 @@ from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.runs.session import Session, Setup, stage_keys
+from emopeft.downstream.runs.session import Session, stage_keys
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.training.selection import (
     Diverged,
@@ -27,7 +27,6 @@ from emopeft.downstream.training.selection import (
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.errors import UserError
 from emopeft.numerics import peak_memory
-from emopeft.peft_modules.apply import freeze
 
 logger = logging.getLogger(__name__)
 HEAD = "head"
@@ -130,7 +129,7 @@ def _trainer(
         standardise_on(model, None if ready is None else ready[train])
     else:
         _carry(model, before, stage)
-    _freeze(setup, model, stage)
+    _freeze(model, stage)
     weights = utterance_weights(
         session.task, keys, setup.examples.targets[train],
         torch.tensor([e.weight for e in stage.train], dtype=torch.float32),
@@ -157,12 +156,8 @@ def _carry(model: AdaptedModel, before: dict[str, Tensor], stage: Stage) -> None
         )
 
 
-def _freeze(setup: Setup, model: AdaptedModel, stage: Stage) -> None:
-    patterns = [p for p in stage.freeze if p != HEAD]
-    if patterns:
-        freeze(setup.adaptation, model.upstream, patterns)
-    if HEAD in stage.freeze:
-        model.head.requires_grad_(False)
+def _freeze(model: AdaptedModel, stage: Stage) -> None:
+    model.freeze(stage.freeze)
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError(f"stage {stage.name} freezes all that trains; leave something out")
 

@@ -11,7 +11,8 @@ import soundfile
 import torch
 from transformers import HubertConfig, HubertModel
 
-from emopeft.commands import run as run_downstream
+from emopeft.commands import card
+from emopeft.commands.run import recipe_of
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.records.record import read_record
 from emopeft.errors import UserError
@@ -29,7 +30,7 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 
 def recipe(*argv: object):
-    return run_downstream.recipe_of(run_downstream.parser().parse_args([str(a) for a in argv]))
+    return recipe_of(card.parser().parse_args([str(a) for a in argv]))
 
 
 # ---- the user's own line ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from emopeft.commands import modules
 from emopeft.downstream.corpora import demo
 from emopeft.downstream.corpora.base import CORPORA
 from emopeft.downstream.protocols.protocol import load_protocol
@@ -111,7 +112,7 @@ def test_without_espeak_the_way_out_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match=r'pip install "emopeft\[demo\]"'):
         demo.synthesise(tmp_path)
-    assert demo.main([str(tmp_path)]) == 2
+    assert modules.demo_corpus([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not contents(tmp_path)
 
 
