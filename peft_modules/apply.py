@@ -254,8 +254,8 @@ def freeze(adaptation: Adaptation, patterns: Sequence[str]) -> list[str]:
     """Stop training some of what trains, for a later stage; its values stay as they are.
 
     What still trains is proven to be live again, so what an earlier stage trained is put in first
-    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead. ``start`` stays where
-    it is: what is kept below it was kept for it.
+    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead. ``start`` stays
+    where it is: what is kept below it was kept for it.
 
     Args:
         patterns: a method of the sum by its name ("lora"), or a part of parameter names ("lora_A").

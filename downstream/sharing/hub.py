@@ -75,7 +75,7 @@ def export(
 
 
 def _public(config: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
-    """What is told to others: no place on this machine; of an older checkpoint, all there is now."""
+    """What is told to others: no place on this machine, and in full what an older one left out."""
     upstream = model.upstream
     facts = {"loader": upstream.loader, "options": upstream.options, "code": upstream.code}
     return config | {
