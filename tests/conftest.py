@@ -1,9 +1,10 @@
-"""The demo corpus, once per session, and a cache that no test shares with the user."""
+"""The demo corpus, once per session, a cache that no test shares with the user, the devices."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import emopeft.upstream  # noqa: F401  (its guard must run before any test imports transformers)
 from emopeft.downstream.corpora.demo import synthesise
@@ -23,3 +24,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOPEFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+def devices() -> list[str]:
+    """The kinds of device that torch can compute on here; the CPU always."""
+    kinds = ["cpu"]
+    if torch.cuda.is_available():
+        kinds.append("cuda")
+    if torch.backends.mps.is_available():
+        kinds.append("mps")
+    return kinds
+
+
+@pytest.fixture(params=devices())
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Every device there is, in float32 proper: with TF32 off."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield torch.device(request.param)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

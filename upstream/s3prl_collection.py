@@ -6,7 +6,7 @@ Clips are run one by one: several families give other values on padded batches.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from emopeft.upstream.base import FROM_WAVEFORM, SAMPLE_RATE, Upstream
-from emopeft.upstream.states import HiddenStates, pad
+from emopeft.upstream.states import HiddenStates, no_lengths, pad
 
 # As in s3prl's interfaces.py: how many frames its own layers may differ.
 TOLERATED = 5
@@ -55,15 +55,23 @@ class CollectionUpstream(Upstream):
     States are the expert's ``hidden_states``; ``num_blocks`` is their number less one, found by a
     trial run, as are the width, the stride and the shortest clip. Frames count as valid up to the
     expert's downsample rate times the clip's samples, as in s3prl.
+
+    Args:
+        name: of s3prl's collection.
+        expert: the module that its entry makes.
+        facts: what decides the states beside the weights: s3prl's version, the digest of a file
+            given by the user.
     """
 
     loader = "s3prl"
     has_blocks = False
 
-    def __init__(self, name: str, expert: nn.Module):
+    def __init__(self, name: str, expert: nn.Module, facts: Mapping[str, str] | None = None):
         super().__init__()
         self.expert: Any = expert
-        self.options = {"s3prl": name}
+        self.options = {"s3prl": name, **(facts or {})}
+        # Some experts have neither parameters nor buffers, and have to be somewhere.
+        self.register_buffer("_place", torch.zeros(0), persistent=False)
         self._blocks: Any = []
         self._switch_projections_on()
         self.eval()
@@ -108,6 +116,15 @@ class CollectionUpstream(Upstream):
                 copied.expert._register_hook_handler(hook)
         return copied
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CollectionUpstream:
+        """As in torch, and with the tensors that experts keep as plain attributes."""
+        super()._apply(fn, recurse)
+        for module in self.expert.modules():
+            for name, value in list(vars(module).items()):
+                if not isinstance(value, nn.Parameter):
+                    vars(module)[name] = _moved(value, fn)
+        return self
+
     def parts(self) -> dict[str, list[nn.Module]]:
         return {"extract": [], "embed": [], "finish": []}
 
@@ -131,7 +148,7 @@ class CollectionUpstream(Upstream):
 
     def prefix(self, start: int, wavs: Sequence[Tensor]) -> tuple[list[Tensor], HiddenStates]:
         if start == FROM_WAVEFORM:
-            return list(wavs), HiddenStates([], torch.tensor([]))
+            return list(wavs), HiddenStates([], no_lengths(self.device))
         if start != self.num_blocks:
             raise UserError(f"{self.name} can only be run from the waveform")
         with torch.no_grad():
@@ -139,7 +156,7 @@ class CollectionUpstream(Upstream):
 
     def _run(self, wav: Tensor) -> list[Tensor]:
         """All states (time, width) of one clip, cut to the shortest."""
-        place = next((p.device for p in self.parameters()), wav.device)
+        place = self.device
         output = self.expert([wav.to(place, torch.float32)])
         states = output.get("hidden_states")
         if states is None:
@@ -155,7 +172,7 @@ class CollectionUpstream(Upstream):
                 f"the layers of s3prl:{self.options['s3prl']} have different widths or frame "
                 "rates and cannot be weighed against each other; choose another upstream"
             )
-        return [x[: min(counts)] for x in frames]
+        return [x[: min(counts)].to(place) for x in frames]  # a few compute on the CPU
 
     def _rate(self, trial: list[Tensor]) -> int:
         if hasattr(self.expert, "get_downsample_rates"):
@@ -187,3 +204,14 @@ class CollectionUpstream(Upstream):
 
 def _noise(samples: int) -> Tensor:
     return torch.randn(samples, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+def _moved(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor, or a list, tuple or dict of nothing but tensors, with ``fn`` applied."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if type(value) in (list, tuple) and value and all(isinstance(x, Tensor) for x in value):
+        return type(value)(fn(x) for x in value)
+    if type(value) is dict and value and all(isinstance(x, Tensor) for x in value.values()):
+        return {k: fn(x) for k, x in value.items()}
+    return value

@@ -3,7 +3,8 @@
 ``import s3prl.hub`` fails beside torchaudio 2.9 and newer (trap 2), so the one family that defines
 NAME is found by parsing, and only that one is imported. Checkpoints are read with ``weights_only``,
 whatever the family's code asks for (three ask for unpickling); of pickled classes, only
-`argparse.Namespace`, a bag of values, is let through.
+`argparse.Namespace`, a bag of values, is let through. Some families ``eval`` what stands in a
+checkpoint or configuration: they are given lists of numbers and nothing else (`s3prl_eval`).
 """
 
 from __future__ import annotations
@@ -25,21 +26,29 @@ import torch
 from torch import nn
 
 from emopeft.errors import UserError, unknown
+from emopeft.files import digest, file_digest
 from emopeft.guard import set_audio_backend
 from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import SCHEMES, Entry
 from emopeft.upstream.s3prl_collection import CollectionUpstream
+from emopeft.upstream.s3prl_eval import only_numbers
 
 _PATHS = ("ckpt", "model_config")
 
 
 @functools.cache
-def _families() -> dict[str, tuple[str, frozenset[str]]]:
-    """Name -> (module of its family, names of its arguments), by parsing s3prl's hubconf files."""
-    found = importlib.util.find_spec("s3prl")  # locates, does not import
+def _root() -> Path:
+    """Where s3prl is installed; found without importing it."""
+    found = importlib.util.find_spec("s3prl")
     if found is None or not found.submodule_search_locations:
         raise UserError("s3prl is not installed: pip install s3prl")
-    root = Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@functools.cache
+def _families() -> dict[str, tuple[str, frozenset[str]]]:
+    """Name -> (module of its family, names of its arguments), by parsing s3prl's hubconf files."""
+    root = _root()
     names: dict[str, tuple[str, frozenset[str]]] = {}
     for file in sorted(root.glob("upstream/*/hubconf.py")):
         module = f"s3prl.upstream.{file.parent.name}.hubconf"
@@ -78,11 +87,23 @@ def _load(entry: Entry, path: Path | None, revision: str | None, **options: Any)
         )
     if argument is not None and path is None:
         raise UserError(f"{entry.name} needs its checkpoint or configuration: --upstream-path FILE")
+    facts = {"version": (_root() / "version.txt").read_text(encoding="utf-8").strip()}
+    if path is not None:
+        # The weights do not say all: a configuration decides what is computed.
+        facts["file"] = contents_digest(path)
     with _as_loading():
         expert = _expert(entry.name, _families()[name][0], name, argument, path)
-        upstream = CollectionUpstream(name, expert)
+        upstream = CollectionUpstream(name, expert, facts)
     upstream.source = str(path) if path is not None else entry.name
     return upstream.seal()
+
+
+def contents_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files by their names in it. Regular files only."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(f for f in path.rglob("*") if not f.is_dir())
+    return digest([[f.relative_to(path).as_posix(), file_digest(f)] for f in files])
 
 
 def _local_entry(name: str) -> str | None:
@@ -114,6 +135,8 @@ def _expert(
 def _refusal(error: Exception, shown: str, name: str, path: Path | None) -> UserError:
     """What to tell the user when an entry of s3prl fails."""
     what = f"the checkpoint of {shown}" if path is None else str(path)
+    if isinstance(error, UserError):
+        return UserError(f"{what}: {error}")
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
         return UserError(
@@ -137,7 +160,7 @@ def _refusal(error: Exception, shown: str, name: str, path: Path | None) -> User
 
 @contextlib.contextmanager
 def _as_loading() -> Iterator[None]:
-    """Force ``weights_only``, lend `set_audio_backend`, keep random states and settings."""
+    """Force ``weights_only``, lend `set_audio_backend`, restrain ``eval``, keep random states."""
     variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(variable)
     os.environ[variable] = "1"
@@ -145,6 +168,7 @@ def _as_loading() -> Iterator[None]:
     try:
         with (
             set_audio_backend(),
+            only_numbers(),
             torch.random.fork_rng(devices=[]),
             torch.serialization.safe_globals([argparse.Namespace]),
         ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from torch import Tensor
 
 from emopeft.errors import UserError
 from emopeft.guard import set_audio_backend
-from emopeft.upstream.base import FROM_WAVEFORM, Upstream
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream, same_base
 from emopeft.upstream.catalogue import find, load
 from emopeft.upstream.demo import fill
-from emopeft.upstream.s3prl_names import s3prl_names
+from emopeft.upstream.s3prl_collection import CollectionUpstream
+from emopeft.upstream.s3prl_eval import harmless
+from emopeft.upstream.s3prl_names import contents_digest, s3prl_names
 
 pytest.importorskip("s3prl")
 
@@ -185,3 +189,135 @@ def test_a_bag_of_values_is_let_through(tmp_path: Path) -> None:
     torch.save({"config": argparse.Namespace(a=1)}, tmp_path / "model.pt")
     text = refusal("s3prl:hubert_custom", tmp_path / "model.pt")
     assert "pickled code" not in text and "required key" in text
+
+
+# ---- identity, devices, code -----------------------------------------------------------------
+
+
+def configuration(name: str, place: Path) -> Path:
+    """A copy of one of s3prl's own configurations."""
+    import s3prl
+
+    assert s3prl.__file__ is not None
+    source = Path(s3prl.__file__).parent / "upstream" / "baseline" / name
+    place.write_bytes(source.read_bytes())
+    return place
+
+
+def test_two_configurations_are_two_upstreams(tmp_path: Path) -> None:
+    """REVIEW A3: nothing in weights or options told them apart, and the cache answered for both."""
+    with_norm = load("s3prl:baseline_local", configuration("fbank.yaml", tmp_path / "a.yaml"))
+    without = load("s3prl:baseline_local", configuration("fbank_no_cmvn.yaml", tmp_path / "b.yaml"))
+    means = with_norm(clips()).means() - without(clips()).means()
+    assert float(means.abs().max()) > 1
+    assert with_norm.options != without.options
+    assert same_base({"options": without.options}, with_norm) is not None
+    # The same file under another name is the same upstream.
+    moved = load("s3prl:baseline_local", configuration("fbank.yaml", tmp_path / "c.yaml"))
+    assert (moved.options, moved.weights) == (with_norm.options, with_norm.weights)
+    assert len(moved.options["file"]) == 64
+    assert moved.options["version"] == load("s3prl:fbank").options["version"] != ""
+
+
+def test_a_folder_counts_with_all_its_files(tmp_path: Path) -> None:
+    """REVIEW A3, for entries that read a folder."""
+    folder = tmp_path / "a"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "x").write_text("1")
+    (folder / "y").write_text("2")
+    before = contents_digest(folder)
+    folder.rename(tmp_path / "b")
+    assert contents_digest(tmp_path / "b") == before
+    (tmp_path / "b" / "sub" / "x").write_text("3")
+    changed = contents_digest(tmp_path / "b")
+    (tmp_path / "b" / "sub" / "x").rename(tmp_path / "b" / "x")
+    assert len({before, changed, contents_digest(tmp_path / "b")}) == 3
+    os.mkfifo(tmp_path / "b" / "pipe")
+    with pytest.raises(UserError, match="pipe"):
+        contents_digest(tmp_path / "b")
+
+
+def test_a_checkpoints_text_is_not_run(tmp_path: Path) -> None:
+    """A layer list that s3prl hands to ``eval``: no pickled code, and code all the same."""
+    file = checkpoint("hubert", tmp_path / "model.pt")
+    state = torch.load(file, weights_only=True)
+    run = f"__import__('pathlib').Path({str(tmp_path / 'was_run')!r}).touch()"
+    state["model_cfg"]["conv_feature_layers"] = f"[{run}] and {SMALL['conv_feature_layers']}"
+    torch.save(state, file)
+    text = refusal("s3prl:hubert_custom", file)
+    assert "code where numbers belong" in text and "model.pt" in text
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_configurations_text_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    run = f"fbank if open({str(tmp_path / 'was_run')!r}, 'w') else fbank"
+    file.write_text(f"kaldi: {{feat_type: {json.dumps(run)}, {json.dumps(run)}: {{}}}}\n")
+    assert "code where numbers belong" in refusal("s3prl:baseline_local", file)
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "harmless_"),
+    [
+        ("[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] * 2", True),
+        ("self.model.encoder.layers[0]", True),
+        ("{'a': -1.5}", True),
+        ("torchaudio.compliance.kaldi.fbank", True),
+        ("torchaudio.compliance.kaldi.torch.load", False),
+        ("print", False),
+        ("self.__class__", False),
+        ("[x for x in (1, 2)]", False),
+        ("f()", False),
+        ("[1] * 10**9", False),
+        ("[1] * 100 * 100", False),
+        ("[1] * (100 * 100)", False),
+        ("(" * 5000 + ")" * 5000, False),
+        ("1" * 20000, False),
+    ],
+)
+def test_what_may_be_evaluated(source: str, harmless_: bool) -> None:
+    assert harmless(source) is harmless_
+
+
+class Stray(torch.nn.Module):
+    """An expert with nothing but plain tensors, which torch does not move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.ones(2)
+        self.more = [torch.ones(2), torch.ones(2)]
+        self.byname = {"a": torch.ones(2)}
+
+    def forward(self, wavs: list[Tensor]) -> dict[str, list[Tensor]]:
+        frames = wavs[0][: len(wavs[0]) // 160 * 160].view(-1, 160).mean(1)
+        state = frames[:, None] * self.scale * self.more[1] * self.byname["a"]
+        return {"hidden_states": [state[None]]}
+
+
+def test_experts_that_keep_plain_tensors_move_whole() -> None:
+    """Section B: without parameters the expert was nowhere, its tensors stayed on the CPU."""
+    upstream = CollectionUpstream("stray", Stray()).seal()
+    expected = upstream(clips()).layers[0].shape
+    upstream.to("meta")
+    assert upstream.device == torch.device("meta")
+    places = [upstream.expert.scale, *upstream.expert.more, *upstream.expert.byname.values()]
+    assert {x.device.type for x in places} == {"meta"}
+    states = upstream(clips())
+    assert (states.layers[0].shape, states.layers[0].device.type) == (expected, "meta")
+
+
+@pytest.mark.parametrize("name", ["fbank", "mfcc", "hubert"])
+def test_on_every_device(name: str, device: torch.device, tmp_path: Path) -> None:
+    if name == "hubert":
+        upstream = load("s3prl:hubert_custom", checkpoint("hubert", tmp_path / "model.pt"))
+    else:
+        upstream = load(f"s3prl:{name}")
+    expected = upstream(clips())
+    upstream.to(device)
+    moved = upstream(clips())
+    assert upstream.device.type == device.type == moved.lengths.device.type
+    assert upstream.prefix(FROM_WAVEFORM, clips())[1].lengths.device.type == device.type
+    for a, b in zip(moved.layers, expected.layers, strict=True):
+        assert a.device.type == device.type
+        assert float((a.cpu() - b).abs().max() / b.abs().max()) <= 5e-4
