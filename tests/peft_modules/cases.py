@@ -151,5 +151,5 @@ def batch_of(model: AdaptedModel) -> Batch:
     device = device_of(model)
     kept, below = model.upstream.prefix(model.start, clips(device))
     nothing = torch.zeros(2, 0, model.upstream.width, device=device)
-    targets = torch.eye(model.head.outputs, device=device)[:2]
-    return Batch(below.means() if below.layers else nothing, kept, targets)
+    classes = torch.tensor([[0.0], [1.0]], device=device)
+    return Batch(below.means() if below.layers else nothing, kept, classes)
