@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from benchmarks.driving import (
     CLASSES,
+    Resident,
     Run,
     cached_in,
     hubert,
@@ -300,9 +300,9 @@ def main() -> None:
     """Run one case and print its result."""
     warnings.filterwarnings("ignore")
     arguments = json.loads(sys.argv[1])
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), Resident() as memory:
         result = CASES[arguments.pop("case")](**arguments)
-    result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_bytes"] = memory.bytes
     print(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # no waiting for libraries' threads

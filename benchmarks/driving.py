@@ -11,7 +11,9 @@ import csv
 import dataclasses
 import json
 import os
+import resource
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -152,9 +154,14 @@ class Run:
         """What the frozen part took, whichever command computed it."""
         first = self.folds()[0]
         if "frozen_seconds" in first:
-            return float(first["frozen_seconds"])
+            return float(first["frozen_seconds"] or 0.0)
         record = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
         return float(record["cost"]["seconds"]["features"])  # records of schema 1
+
+    def history(self) -> list[dict[str, Any]]:
+        """Step, loss and dev metrics of every evaluation of the last stage of the first fold."""
+        first = self.folds()[0]
+        return first["stages"][-1]["result"]["history"] if "stages" in first else first["history"]
 
     def trainable(self) -> int:
         """Parameters that train, the head's too."""
@@ -230,3 +237,32 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return "CPU"
+
+
+class Resident:
+    """The highest resident memory while it is entered, looked at often.
+
+    The kernel's own mark will not do: the driven code may reset it.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Resident:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        scale = 1 if sys.platform == "darwin" else 1024
+        self.bytes = max(self.bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+
+    def _watch(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError):
+            while not self._ended.wait(0.02):
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                self.bytes = max(self.bytes, pages * page)

@@ -126,7 +126,7 @@ def _config(family: Family, values: dict[str, Any], source: Source) -> Any:
         config = kind.from_dict(checked)
         config._attn_implementation = family.attention
         # Nothing is allocated on this device: what the configuration describes can be weighed.
-        with quiet(), torch.device("meta"):
+        with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = family.model_class()(config)
     except Exception as error:
         raise UserError(
@@ -150,7 +150,7 @@ def _model(family: Family, source: Source, config: Any, sizes: dict[str, int]) -
     if family.renamed:
         arguments["key_mapping"] = {f"^{prefix}": "" for prefix in family.renamed}
     try:
-        # A tensor that is missing is drawn; the caller's random state is not its business.
+        # Where a tensor is missing, one is drawn: not from the caller's random state.
         with quiet(), torch.random.fork_rng(devices=[]):
             model, report = family.model_class().from_pretrained(
                 None,

@@ -16,13 +16,13 @@ from emopeft.downstream.data.plan import Example, Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe, TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
-from emopeft.downstream.feature_cache.folders import default_root
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.identity import claim, folder_of, identity_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.errors import UserError
+from emopeft.files import default_root
 from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.upstream.base import Upstream

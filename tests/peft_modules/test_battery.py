@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emopeft import peft_modules
-from emopeft.downstream.models.model import AdaptedModel, Batch
+from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.models.model import AdaptedModel
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.peft_modules.liveness import is_key_bias
@@ -65,7 +66,7 @@ def train(model: AdaptedModel, batch: Batch, steps: int = 2) -> set[str]:
     model.train()
     for step in range(1, steps + 1):
         penalty = model.penalty()
-        loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
+        loss = torch.nn.functional.cross_entropy(model(batch), batch.targets)
         (loss if penalty is None else loss + penalty).backward()
         found = model.upstream.trainable()
         moved |= {n for n, p in found if p.grad is not None and bool(p.grad.any())}
