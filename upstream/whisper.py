@@ -43,6 +43,7 @@ class WhisperUpstream(TransformersUpstream):
         window: "clip" or "30s".
     """
 
+    max_samples: int
     attention = "self_attn"
     norms = ("self_attn_layer_norm", "final_layer_norm")
     mel_filters: Tensor

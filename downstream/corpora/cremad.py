@@ -1,7 +1,7 @@
 """CREMA-D: names like ``AudioWAV/1001_DFA_ANG_XX.wav``: actor, sentence, emotion, intensity.
 
-The actors' sex, age, race and ethnicity come from the publisher's VideoDemographics.csv when it lies in the tree (or is
-named by the option ``demographics``); without it they are unknown.
+The actors' sex, age, race and ethnicity come from the publisher's VideoDemographics.csv when
+it lies in the tree (or is named by the option ``demographics``); without it they are unknown.
 """
 
 from __future__ import annotations

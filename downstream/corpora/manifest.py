@@ -39,6 +39,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError
 
 from emopeft.downstream.corpora.audio import AUDIO_SUFFIXES, is_audio
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, printable, register
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
 from emopeft.validation import Strict
@@ -57,7 +58,20 @@ MOST_PROBLEMS = 1000  # after which a table is not read on
 
 
 def _cell(raw: Any) -> str | None:
-    """A cell as text, None when it is empty; ValueError with a sentence when it is neither."""
+    """A cell as text, None when it is empty; ValueError with a sentence when it is neither.
+
+    Line breaks and other white space within it become spaces: names stand in tables of one line.
+    """
+    text = _text_of(raw)
+    if text is None:
+        return None
+    text = "".join(" " if c.isspace() else c for c in text)
+    if not text.isprintable():  # NUL, ESC, halves of characters
+        raise ValueError(f"{text!r:.60} holds a character that cannot be shown")
+    return text
+
+
+def _text_of(raw: Any) -> str | None:
     if raw is None or (isinstance(raw, str) and not raw.strip()):
         return None
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
@@ -65,8 +79,6 @@ def _cell(raw: Any) -> str | None:
     text = str(raw).strip()
     if len(text) > LONGEST:
         raise ValueError(f"{text[:20]!r}… has {len(text)} characters, more than {LONGEST}")
-    if not text.isprintable():  # NUL, ESC, line ends, halves of characters
-        raise ValueError(f"{text!r:.60} holds a character that cannot be shown")
     return text
 
 
@@ -78,7 +90,11 @@ def _required(raw: Any) -> str:
 
 
 def _audio_path(raw: Any) -> str:
-    text = _required(raw)
+    text = _text_of(raw)
+    if text is None:
+        raise ValueError("a value is required")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError(f"{text!r:.60} holds a character that no file name should have")
     if not is_audio(Path(text)):
         raise ValueError(f"'{text}' does not end in {' or '.join(AUDIO_SUFFIXES)}")
     return text
@@ -95,9 +111,9 @@ def _number(raw: Any) -> float | None:
     return number
 
 
-def _choice(*names: str) -> BeforeValidator:
-    """One of ``names``, in any case, or its first letter."""
-    known = {name[: length or None]: name for name in names for length in (0, 1)}
+def _choice(*names: str, short: bool = False) -> BeforeValidator:
+    """One of ``names``, in any case, or (``short``) its first letter."""
+    known = {name: name for name in names} | {name[0]: name for name in names if short}
 
     def check(raw: Any) -> str | None:
         text = _cell(raw)
@@ -123,7 +139,7 @@ class ManifestRow(Strict):
     speaker: Cell = None
     label: Required
     session: Cell = None
-    sex: Annotated[str | None, _choice("female", "male")] = None
+    sex: Annotated[str | None, _choice("female", "male", short=True)] = None
     style: Annotated[str | None, _choice("acted", "natural")] = None
     valence: Rating = None
     arousal: Rating = None
@@ -228,18 +244,20 @@ def read(file: Path) -> list[Utterance]:
         if isinstance(row, str):
             problems.append(f"line {line}: {row}")
             continue
+        values: dict[str, Any] = {}
         try:
             values = ManifestRow.model_validate(row).model_dump()
         except ValidationError as error:
             problems += [f"line {line}, {_problem(one)}" for one in error.errors()]
-            continue
-        name = values["id"]
+        name = str(row.get("id") or "").strip()
         if name in lines:
             problems.append(
-                f"line {line}, column id: '{name}' already stands in line {lines[name]}"
+                f"line {line}, column id: '{printable(name)}' already stands in line {lines[name]}"
             )
             continue
         lines[name] = line
+        if not values:
+            continue
         path = file.parent / values.pop("path")
         speaker = values.pop("speaker") or ""
         emotion = values.pop("label")

@@ -132,8 +132,8 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     seconds = {"load": loaded - started, "features": time.monotonic() - loaded}
     places = {e.key: i for i, e in enumerate(chosen_examples(recipe, plan))}
     return Session(
-        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder, identity,
-        seconds,
+        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder,
+        identity, seconds,
     )  # fmt: skip
 
 
@@ -153,6 +153,7 @@ def examples_of(
         Path(recipe.cache.dir) if recipe.cache.dir else default_root(),
         recipe.cache,
         numerics,
+        recipe.cache.batch_seconds,
     )
 
 
