@@ -19,12 +19,12 @@ from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
 from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
+from emopeft.numerics import PRECISIONS
 
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
 
 Mapping = dict[str, Any]
-PRECISIONS = ("fp32", "bf16", "fp16")
 # numpy takes seeds below 2^32, and some streams add a little to the run's.
 LARGEST_SEED = 4_000_000_000
 
@@ -169,9 +169,13 @@ def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file as nested data. Raises UserError naming the file (and line) when it is not."""
-    where = f"recipe {path}"
+    return nested(read_text(path, MAX_BYTES), f"recipe {path}")
+
+
+def nested(text: str, where: str) -> dict[str, Any]:
+    """A recipe's text as nested data; raises UserError that begins with ``where``."""
     try:
-        data = load_yaml(read_text(path, MAX_BYTES), where)
+        data = load_yaml(text, where)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
     if data is None:

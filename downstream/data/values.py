@@ -90,12 +90,10 @@ def _typed(dotted: str, value: Any, wanted: Any) -> Any:
     if origin is dict:
         inner = typing.get_args(wanted)[1]
         if isinstance(value, dict):
-            return {
-                _name(dotted, name): _plain(f"{dotted}.{name}", item)
-                if inner is Any
-                else _typed(f"{dotted}.{name}", item, inner)
-                for name, item in value.items()
-            }
+            named = {_name(dotted, name): item for name, item in value.items()}
+            if inner is Any:
+                return {name: _plain(f"{dotted}.{name}", item) for name, item in named.items()}
+            return {name: _typed(f"{dotted}.{name}", item, inner) for name, item in named.items()}
     elif wanted is bool:
         if isinstance(value, bool):
             return value
@@ -148,13 +146,14 @@ def text(dotted: str, value: str) -> str:
 def _name(dotted: str, name: Any) -> str:
     if not isinstance(name, (str, int, float)):
         raise UserError(f"{dotted} holds the key {_shown(name)}; keys must be text")
-    return text(f"a key of {dotted}", str(name))
+    return text(f"a key of {dotted}", str(_whole(dotted, name) if isinstance(name, int) else name))
 
 
 def _plain(dotted: str, value: Any) -> Any:
     """Nested plain data, every number finite, every text printable."""
     if isinstance(value, dict):
-        return {_name(dotted, n): _plain(f"{dotted}.{n}", item) for n, item in value.items()}
+        named = {_name(dotted, name): item for name, item in value.items()}
+        return {name: _plain(f"{dotted}.{name}", item) for name, item in named.items()}
     if isinstance(value, list):
         return [_plain(dotted, item) for item in value]
     if isinstance(value, str):

@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors = {
         f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"]
         for name in PLAIN
-    }
+    } | {None: yaml.SafeLoader.construct_undefined}
 
     def __init__(self, text: str):
         super().__init__(text)

@@ -94,6 +94,13 @@ def _plan_problems(result: FoldResult) -> list[str]:
     audio = {name: fold.audio for name, fold in facts.plan.folds.items()}
     if Plan.audio_hash_of(audio) != facts.plan.audio_hash:
         problems.append("plan.audio_hash is not that of its folds")
+    for corpus in facts.corpora:
+        held = {r.id for r in result.examples if r.id.startswith(f"{corpus.name}/")}
+        if len(held) > corpus.utterances:
+            problems.append(
+                f"corpus {corpus.name} is said to have {corpus.utterances} utterances, but "
+                f"examples.csv holds {len(held)}"
+            )
     counts = facts.utterances
     for part, recorded_count in (("train", counts.train), ("dev", counts.dev)):
         found = sum(row.part == part for row in result.examples)
@@ -213,22 +220,36 @@ def identity_problems(facts: FoldFacts) -> list[str]:
             "options": upstream.options,
             "code": upstream.code,
         },
-        "method": [{"name": p.name, "options": p.options} for p in facts.method.parts],
         "head": facts.head,
     }
-    problems = [
-        f"identity.{name} is not that of the fold's own facts"
-        for name, claim in claims.items()
-        if identity.get(name) != claim
-    ]
+    wrong = [name for name, claim in claims.items() if not _within(claim, identity.get(name))]
+    methods = identity.get("methods")
+    own = facts.stages[-1].method
+    if isinstance(methods, dict):
+        parts = [{"name": part.name, "options": part.options} for part in facts.method.parts]
+        if methods.get(own if own in methods else "run") != parts:
+            wrong.append("methods")
+    else:
+        wrong.append("methods")
     # Of these the identity holds what can change a result, and the facts hold all.
     for name, whole in (("train", facts.train), ("numerics", facts.numerics.model_dump())):
         kept = identity.get(name)
-        if not isinstance(kept, dict) or any(whole.get(key, kept) != kept[key] for key in kept):
-            problems.append(f"identity.{name} is not that of the fold's own facts")
+        chosen = {"select"} if name == "train" and whole.get("select") is None else set()
+        if not isinstance(kept, dict) or any(
+            key not in whole or whole[key] != kept[key] for key in kept.keys() - chosen
+        ):
+            wrong.append(name)
+    problems = [f"identity.{name} is not that of the facts beside it" for name in wrong]
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems
+
+
+def _within(claim: Any, identity: Any) -> bool:
+    """Whether an identity says what the facts claim; of an object it may say more."""
+    if isinstance(claim, dict) and isinstance(identity, dict):
+        return all(key in identity and identity[key] == claim[key] for key in claim)
+    return claim == identity
 
 
 def spec_fits(spec: str, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.plan import PlanRow, read_rows, write_rows
-from emopeft.downstream.records.checks import FoldResult, fold_problems
+from emopeft.downstream.records.checks import FoldResult, by_test, fold_problems
 from emopeft.downstream.records.predictions import (
     Prediction,
     not_finite,
@@ -32,6 +32,11 @@ from emopeft.downstream.tasks.base import task_of
 from emopeft.errors import UserError
 from emopeft.files import digest, read_json, write_text, writing
 from emopeft.validation import validated
+
+__all__ = [
+    "FoldFacts", "FoldResult", "by_test", "fold_folder", "fold_folders", "read_facts", "read_fold",
+    "write_fold",
+]  # fmt: skip
 
 FACTS, TESTED, DEVELOPED, EXAMPLES = "fold.json", "predictions.csv", "dev.csv", "examples.csv"
 

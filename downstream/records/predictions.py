@@ -28,7 +28,7 @@ DEV = "dev"  # what stands under "test" in dev.csv
 LARGEST = 256 << 20  # bytes of a file
 LONGEST = 2000  # characters of a text cell
 MOST_TRAITS = 100
-FORMULA = ("=", "+", "-", "@", "'")  # and tabs, which no cell may hold
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,21 +113,21 @@ def predictions_text(rows: Sequence[Prediction], task: Task) -> str:
     columns = {column.name: column for column in task.columns}
     text = io.StringIO(newline="")
     out = csv.writer(text, lineterminator="\n")
-    out.writerow([*COLUMNS, *map(_guarded, traits), *map(_guarded, columns)])
+    out.writerow([*COLUMNS, *map(guarded, traits), *map(guarded, columns)])
     for row in rows:
         if set(row.values) != set(columns):
             raise ValueError(f"the values of '{row.id}' are not the columns of {task.name}")
         texts = [row.id, row.fold, str(row.seed), row.test, row.speaker]
         texts += [row.traits.get(name, "") for name in traits]
-        cells = [_guarded(text) for text in texts]
+        cells = [guarded(text) for text in texts]
         for name, column in columns.items():
             cell = column.write(row.values[name])
-            cells.append(cell if column.classes is None else _guarded(cell))
+            cells.append(cell if column.classes is None else guarded(cell))
         out.writerow(cells)
     return text.getvalue()
 
 
-def _guarded(text: str) -> str:
+def guarded(text: str) -> str:
     """A text that a spreadsheet shows and does not compute."""
     return f"'{text}" if text.startswith(FORMULA) else text
 

@@ -12,203 +12,20 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
-
-from emopeft.downstream.records.checks import short
+from emopeft.downstream.records.checks import same, short
 from emopeft.downstream.records.predictions import LARGEST, Prediction, table_of
 from emopeft.downstream.records.record import TABLE, summarise
-from emopeft.downstream.records.schema import (
-    Count,
-    Hex,
-    Hours,
-    Moment,
-    Name,
-    Object,
-    ParameterFacts,
-    Seconds,
-    Seed,
-    Text,
-    no_truth_value,
-)
+from emopeft.downstream.records.schema_v1 import METRICS, RecordV1
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
-from emopeft.files import digest, read_text
-from emopeft.validation import Strict, validated
+from emopeft.files import digest, read_json, read_text
+from emopeft.validation import validated
 
 COLUMNS = ("id", "fold", "seed", "speaker", "truth", "prediction")
 TEST = "test"
 TOLERANCE = 1e-6  # how far a recorded metric may lie from the recounted one, absolute
-METRICS = ("accuracy", "uar", "macro_f1")
-Score = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Open(Strict):
-    """Schema 1 allowed more keys; they are not read."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class Metrics(_Open):
-    """The metrics of one fold."""
-
-    accuracy: Score
-    uar: Score
-    macro_f1: Score
-    confusion: list[list[Count]]
-
-
-class Fold(_Open):
-    """One entry of ``folds``."""
-
-    fold: Name
-    seed: Seed
-    metrics: Metrics
-    lr: Annotated[float, Field(ge=0)]
-    steps: Count
-    best_step: Count | None
-    seconds: dict[Name, Seconds]
-
-
-class Mean(_Open):
-    """One entry of ``summary``."""
-
-    mean: Score
-    std: Score | None
-    n: Annotated[int, Field(ge=1)]
-    seed_std: Score | None = None
-
-
-class Corpus(_Open):
-    """``corpus``."""
-
-    name: Name
-    title: Text
-    licence: Text
-    utterances: Count
-    hours: Hours
-
-
-class OldProtocol(_Open):
-    """``protocol``."""
-
-    name: Name
-    version: Count
-    hash: Hex
-    classes: Annotated[list[Name], Field(min_length=2, max_length=1000)]
-    folds: Annotated[list[Name], Field(min_length=1, max_length=10_000)]
-    speaker_overlap: list[Name]
-    audit: Object
-
-
-class Upstream(_Open):
-    """``upstream``."""
-
-    name: Name
-    loader: Name
-    source: Text | None
-    revision: Text | None
-    weights: Hex | None
-    licence: Text | None
-    parameters: Count
-    note: Text | None
-
-
-class Part(_Open):
-    """One method of a sum."""
-
-    name: Name
-    options: Object
-    parameters: Count
-
-
-class Method(_Open):
-    """``method``."""
-
-    spec: Name
-    parts: list[Part]
-
-
-class Phases(_Open):
-    """``cost.seconds``."""
-
-    load: Seconds
-    features: Seconds
-    train: Seconds
-    test: Seconds
-
-
-class Cost(_Open):
-    """``cost``."""
-
-    seconds: Phases
-    audio_hours_per_second: Hours | None
-    peak_memory_bytes: Count | None
-    cache_bytes: Count | None
-
-
-class Device(_Open):
-    """``device``."""
-
-    name: Name
-    precision: Name
-    processes: Annotated[int, Field(ge=1)]
-
-
-class RecordV1(_Open):
-    """result.json of schema 1."""
-
-    schema_version: Annotated[Literal[1], BeforeValidator(no_truth_value)] = Field(alias="schema")
-    status: Literal["finished", "incomplete"]
-    name: Name
-    identity: Hex
-    task: Literal["emotion"]
-    created: Moment
-    command: Text
-    corpus: Corpus
-    protocol: OldProtocol
-    upstream: Upstream
-    method: Method
-    head: Object
-    training: Object
-    folds: Annotated[list[Fold], Field(min_length=1, max_length=100_000)]
-    summary: dict[Name, Mean]
-    parameters: ParameterFacts
-    cost: Cost
-    device: Device
-    packages: dict[Name, Name]
-
-    @model_validator(mode="after")
-    def _fits(self) -> RecordV1:
-        classes, names = self.protocol.classes, self.protocol.folds
-        if len(set(classes)) != len(classes) or len(set(names)) != len(names):
-            raise ValueError("'protocol' names a class or a fold twice")
-        seen = set()
-        for entry in self.folds:
-            if entry.fold not in names:
-                raise ValueError(f"fold {entry.fold[:60]!r} is not one of the protocol")
-            if (entry.fold, entry.seed) in seen:
-                raise ValueError(f"'folds' repeats fold {entry.fold[:60]} of seed {entry.seed}")
-            seen.add((entry.fold, entry.seed))
-        if set(self.summary) != set(METRICS):
-            raise ValueError(f"'summary' must hold {', '.join(METRICS)}")
-        numbers = self.parameters
-        if numbers.method + numbers.head != numbers.trainable or numbers.trainable > numbers.total:
-            raise ValueError("'parameters': method + head must be trainable, at most total")
-        if self.status == "finished" and _missing(self):
-            raise ValueError("'status' is finished, but folds are missing")
-        return self
-
-
-def _missing(record: RecordV1) -> list[dict[str, Any]]:
-    there = {(entry.fold, entry.seed) for entry in record.folds}
-    return [
-        {"fold": fold, "seed": seed}
-        for seed in sorted({seed for _, seed in there})
-        for fold in record.protocol.folds
-        if (fold, seed) not in there
-    ]
 
 
 def is_one(data: Any) -> bool:
@@ -237,10 +54,42 @@ def examined(
     }
     # The tests were not hashed apart: the table of a row is that of what it was tested on, too.
     tested = digest(sorted({(row.fold, row.id, row.values["truth"]) for row in rows}))
-    warnings = ["a record of schema 1: neither its folds nor its audit can be computed again"]
-    if record.protocol.audit.get("clean") is False:
+    protocol = record.protocol
+    declared = protocol.speaker_overlap == ["dev"] and "random-dev" in protocol.name
+    if protocol.speaker_overlap and not declared:
+        problems.append(
+            f"it shares speakers of {', '.join(protocol.speaker_overlap)} with training, which its "
+            "protocol's name does not say"
+        )
+    if protocol.audit.get("clean") is False:
         problems.append("its own audit says that it is not clean")
+    problems += _identity_problems(run, record)
+    warnings = ["it has schema 1: its folds and its audit cannot be computed again"]
     return task, converted(record, counted, tested), problems, warnings
+
+
+def _identity_problems(run: Path, record: RecordV1) -> list[str]:
+    """Against identity.json, which the run's folder had then."""
+    path = run / "identity.json"
+    if not path.exists():
+        return []
+    identity = read_json(path)
+    if not isinstance(identity, dict) or digest(identity) != record.identity:
+        return ["its identity is not the digest of its identity.json"]
+    upstream = identity.get("upstream")
+    pairs = {
+        "method.spec": (record.method.spec, identity.get("method")),
+        "protocol.hash": (record.protocol.hash, identity.get("protocol")),
+        "upstream.weights": (
+            record.upstream.weights,
+            upstream.get("weights") if isinstance(upstream, dict) else None,
+        ),
+    }
+    return [
+        f"{name} is not that of its identity.json"
+        for name, (one, two) in pairs.items()
+        if (one or None) != (two or None)
+    ]
 
 
 def _groups(rows: Sequence[Prediction]) -> dict[tuple[str, int], list[Prediction]]:
@@ -261,13 +110,9 @@ def _problems(record: RecordV1, task: EmotionTask, rows: Sequence[Prediction]) -
             problems.append(f"fold {fold}: seed {seed} has another test set than the first seed")
         if len(test) != len(of):
             problems.append(f"fold {fold}, seed {seed}: an utterance is predicted twice")
-    tested = sum(map(len, tests.values()))
-    if not _missing(record) and len({i for test in tests.values() for i in test}) > max(
-        record.corpus.utterances, 0
-    ):
-        problems.append(
-            f"{tested} utterances are tested, the corpus has {record.corpus.utterances}"
-        )
+    tested = len({id_ for test in tests.values() for id_ in test})
+    if tested > record.corpus.utterances:
+        problems.append(f"{tested} are tested of a corpus of {record.corpus.utterances} utterances")
     for entry in record.folds:
         where = f"fold {entry.fold}, seed {entry.seed}"
         own = groups.pop((entry.fold, entry.seed), None)
@@ -306,12 +151,9 @@ def _old_macro_f1(rows: Sequence[Prediction], task: EmotionTask) -> float:
 
 
 def _differ(what: str, told: float | None, counted: float | None) -> list[str]:
-    if told is None or counted is None:
-        same = told is counted
-    else:
-        same = abs(told - counted) <= TOLERANCE
+    agree = same(told, counted, TOLERANCE)
     say = f"{what} is recorded as {short(told)}, but the predictions give {short(counted)}"
-    return [] if same else [say]
+    return [] if agree else [say]
 
 
 def converted(
@@ -389,7 +231,7 @@ def converted(
         "code": [],
         "differs": [],
         "folds": folds,
-        "missing": _missing(record),
+        "missing": record.missing(),
         "summary": summarise(folds, task, [TEST]),
         "cost": {
             "seconds": {**cost.seconds.model_dump(), "tune": 0.0},

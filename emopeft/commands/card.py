@@ -60,10 +60,10 @@ def _main(argv: Sequence[str]) -> int:
     if place is None:
         raise UserError(f"-m {flags.mode} needs --run DIR, the folder of a run")
     if flags.mode == "evaluate":
-        return run.evaluate(place, flags.fold, flags.upstream_path, flags.data)
+        return run.evaluate(flags, place)
     if flags.audio is None:
         raise UserError("-m predict needs --audio, a file or a folder")
-    return run.predict(place, flags.audio, flags.output, flags.fold, flags.upstream_path)
+    return run.predict(flags, place)
 
 
 def entry_point() -> None:

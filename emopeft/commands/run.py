@@ -53,9 +53,8 @@ def add_to(commands: Commands) -> None:
     predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
     add_output(predicting)
     for command in (evaluating, predicting):
-        command.add_argument(
-            "--fold", metavar="F", type=filled, help="all, or names such as 1,3"
-        )  # fmt: skip
+        command.add_argument("--fold", metavar="F", type=filled, help="all, or names such as 1,3")
+        command.add_argument("--seed", metavar="S", type=filled, help="of several: this one")
         add_upstream_path(command)
 
 
@@ -112,7 +111,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
-    from emopeft.downstream.data.prepare import choose_corpus
+    from emopeft.downstream.data.prepare import protocol_name
     from emopeft.peft_modules.base import kind_of
 
     layers: list[dict[str, Any]] = []
@@ -126,8 +125,7 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
 
     first = recipes.build(recipes.merge(layers))
     methods = recipes.parse_method(first.method)
-    protocol = first.protocol or choose_corpus(first).protocol
-    place = recipes.default_recipe(protocol, kind_of(methods))
+    place = recipes.default_recipe(protocol_name(first), kind_of(methods))
     defaults = recipes.flatten(recipes.read_yaml(place), str(place))
     return recipes.validate(recipes.build(recipes.merge([defaults, *layers])))
 
@@ -146,44 +144,60 @@ def _run(flags: argparse.Namespace) -> int:
 
 def train(flags: argparse.Namespace, command: str) -> int:
     """Train and test what the flags say, or show what it would be; ``command`` is recorded."""
-    from emopeft.downstream.reports import show
-
     recipe = recipe_of(flags)
     if flags.dry_run:
-        print(show.dry_run(recipe))
+        from emopeft.downstream.reports.dry_run import dry_run
+
+        print(dry_run(recipe))
         return 0
+    from emopeft.downstream.reports.results import result
     from emopeft.downstream.runs.run import run
 
-    record = run(recipe, command)
+    record = run(recipe, command, flags.recipe)
     if int(os.environ.get("RANK", "0")) == 0:
-        print(show.result(record, Path(recipe.out)))
+        print(result(record, Path(recipe.out)))
     return 0
 
 
 def _evaluate(flags: argparse.Namespace) -> int:
-    return evaluate(flags.run, flags.fold, flags.upstream_path, flags.data)
+    return evaluate(flags, flags.run)
 
 
-def evaluate(place: Path, fold: str | None, upstream_path: str | None, data: str | None) -> int:
+def evaluate(flags: argparse.Namespace, place: Path) -> int:
     """Test the folds of a run again and show how far they are from what was recorded."""
-    from emopeft.downstream.reports import show
-    from emopeft.downstream.runs import apply_checkpoint
+    from emopeft.downstream.reports.results import evaluation
+    from emopeft.downstream.runs.evaluate import evaluate as test_again
 
-    print(show.evaluation(apply_checkpoint.evaluate(place, fold or "all", upstream_path, data)))
+    seed = one_seed(flags.seed)
+    print(evaluation(test_again(place, flags.fold or "all", flags.upstream_path, flags.data, seed)))
     return 0
 
 
 def _predict(flags: argparse.Namespace) -> int:
-    return predict(flags.run, flags.audio, flags.output, flags.fold, flags.upstream_path)
+    return predict(flags, flags.run)
 
 
-def predict(
-    place: Path, audio: Path, output: Path | None, fold: str | None, upstream_path: str | None
-) -> int:
-    """Predictions of a fold's model on files of any place."""
-    from emopeft.downstream.runs import apply_checkpoint
+def predict(flags: argparse.Namespace, place: Path) -> int:
+    """Predictions of a fold's model on files of any place; those made are kept if it is stopped."""
+    from emopeft.downstream.runs.predict import predict as predictions
+    from emopeft.downstream.runs.predict import write_rows
 
-    rows, _ = apply_checkpoint.predict(place, audio, fold, upstream_path)
-    text = apply_checkpoint.write_rows(rows, output)
-    print(text if output is None else f"{len(rows)} predictions in {output}")
+    seed, rows = one_seed(flags.seed), []
+    try:
+        for row in predictions(place, flags.audio, flags.fold, flags.upstream_path, seed):
+            rows.append(row)
+    finally:
+        if rows:
+            text = write_rows(rows, flags.output)
+            print(text if flags.output is None else f"{len(rows)} predictions in {flags.output}")
     return 0
+
+
+def one_seed(text: str | None) -> int | None:
+    """The one seed of ``--seed``, where it chooses a checkpoint; None: any."""
+    if text is None:
+        return None
+    seeds = _whole_numbers("--seed", text)
+    if len(seeds) > 1:
+        raise UserError(f"--seed {text} names several checkpoints; give one, or leave it out")
+    return seeds[0]

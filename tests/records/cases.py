@@ -148,10 +148,9 @@ def example_facts(
             "upstream": {
                 "weights": weights, "loader": "transformers", "options": options, "code": "1"
             },
-            "method": parts,
+            "methods": {"run": parts},
             "head": head,
             "train": train,
-            "dropout": False,
             "numerics": numerics,
             "cache": "fp32",
         },
@@ -275,3 +274,25 @@ def tamper(path: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, 
     change(record)
     path.write_text(json.dumps(record))
     return copy.deepcopy(record)
+
+
+def delete(*path: Any) -> Callable[[dict[str, Any]], None]:
+    """A change for `tamper`: the key at the end of the path is gone."""
+
+    def change(record: Any) -> None:
+        for key in path[:-1]:
+            record = record[key]
+        del record[path[-1]]
+
+    return change
+
+
+def put(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
+    """A change for `tamper`: the key at the end of the path has this value."""
+
+    def change(record: Any) -> None:
+        for key in path[:-1]:
+            record = record[key]
+        record[path[-1]] = value
+
+    return change
