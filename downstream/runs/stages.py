@@ -15,7 +15,7 @@ from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.runs.session import Session, Setup, stage_keys
+from emopeft.downstream.runs.session import Session, stage_keys
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.training.selection import (
     Diverged,
