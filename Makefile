@@ -1,5 +1,6 @@
 # make demo: install, synthesise the demo corpus, run LoRA on it, write the leaderboard.
 # make test: install if needed, lint, type-check, run every test.
+# make gpu: all that only a GPU can show, on one card; PART=job for a part of it (docs/gpu.md).
 # make bench: measure against what a user would write (some 15 minutes on an idle machine).
 
 PYTHON ?= python3
@@ -8,7 +9,9 @@ BIN := $(VENV)/bin
 ROOMS := upstream downstream peft_modules recipes leaderboard
 READY := $(VENV)/.installed
 
-.PHONY: demo test bench lint types clean install
+PART ?=
+
+.PHONY: demo test bench gpu lint types clean install
 
 install: $(READY)
 
@@ -18,16 +21,17 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m downstream.corpora.demo demo_corpus
-	$(BIN)/python run_downstream.py -u demo -d emotion -p lora \
-		--corpus demo --data demo_corpus --out runs/demo
-	$(BIN)/python -m leaderboard runs/demo --out leaderboard_out
+	$(BIN)/python -m emopeft demo
 
 test: $(READY) lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# From the checkout, with the packages that are there: nothing is installed or fetched.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(PART)
 
 lint: $(READY)
 	$(BIN)/ruff check .

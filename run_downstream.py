@@ -1,9 +1,9 @@
 """The card's command line: ``python run_downstream.py -u hubert -d emotion -p lora``.
 
-The same as ``emopeft run`` (emopeft/commands/run.py).
+The same as ``emopeft run`` (emopeft/commands/card.py).
 """
 
-from emopeft.commands.run import entry_point, main
+from emopeft.commands.card import entry_point, main
 
 __all__ = ["entry_point", "main"]
 

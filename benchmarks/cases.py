@@ -3,7 +3,8 @@
     python -m benchmarks.cases '{"case": "ours", "method": "lora", "precision": "fp32"}'
 
 prints one line of JSON. The plain loops are what a user of transformers and peft writes, with
-these libraries' defaults.
+these libraries' defaults; ours are runs of the command line, of this checkout or of the one that
+EMOPEFT_BENCH_CHECKOUT names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -24,9 +24,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.material import BATCH, CLASSES, examples, hubert, labels_of, plain_hubert, task
-from benchmarks.material import waveforms as clips
+from benchmarks.driving import (
+    CLASSES,
+    Resident,
+    Run,
+    cached_in,
+    hubert,
+    keys,
+    labels_of,
+    noise,
+    run,
+    save_encoder,
+    sides,
+    steady,
+    write_manifest,
+)
+from benchmarks.speech import waveforms
 
+BATCH = 8
 SECONDS = 3.0
 EPOCH = 16  # clips
 LAYERS = 13
@@ -72,7 +87,7 @@ def plain(method: str, precision: str = "fp32", steps: int = 2, **_: Any) -> dic
     The head takes the last state: with ``.train()`` transformers leaves out dropped layers' states
     (layerdrop), so that a weighted sum over all of them fails.
     """
-    model, head = plain_hubert(), PlainHead(1)
+    model, head = hubert(), PlainHead(1)
     if method == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -87,7 +102,7 @@ def plain(method: str, precision: str = "fp32", steps: int = 2, **_: Any) -> dic
     model.train()
     parameters = [p for m in (model, head) for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
-    wavs = torch.stack(clips(EPOCH, SECONDS))
+    wavs = torch.stack(waveforms(EPOCH, SECONDS))
     labels = torch.tensor(labels_of(EPOCH))
 
     def step(i: int) -> None:
@@ -102,78 +117,81 @@ def plain(method: str, precision: str = "fp32", steps: int = 2, **_: Any) -> dic
     return timed(step, steps) | {"trainable": sum(p.numel() for p in parameters)}
 
 
-def ours_trainer(
-    method: str, precision: str, cache: bool, wavs: list[Tensor], folder: Path,
-    dtype: str = "fp32", **train: Any,
-) -> tuple[Any, Any]:  # fmt: skip
-    """A Trainer of ours on HuBERT base, and its Examples."""
-    from emopeft.downstream.data.recipe import CacheKeys, TrainKeys
-    from emopeft.downstream.models.build import assemble
-    from emopeft.downstream.models.heads import make_head
-    from emopeft.downstream.runs.session import make_accelerator
-    from emopeft.downstream.training.trainer import Trainer
-    from emopeft.peft_modules.apply import adapt
+class Ours:
+    """Our command line on HuBERT base and clips, in a folder that is removed in the end.
 
-    adaptation = adapt(hubert(), method, prove=False)
-    torch.manual_seed(0)
-    head = make_head("superb", width=768, states=LAYERS, outputs=len(CLASSES))
-    model = assemble(adaptation, head, dropout=False)
-    kept = examples(
-        adaptation.upstream, adaptation.start, wavs, folder, CacheKeys(dtype=dtype, enabled=cache)
-    )
-    keys = TrainKeys(optimizer="adamw", batch_size=BATCH, precision=precision, **train)
-    everything = list(range(len(wavs)))
-    trainer = Trainer(
-        model, kept, task(), everything, everything, keys, 1e-4, 0, make_accelerator(precision)
-    )
-    trainer.model.train()
-    return trainer, kept
+    The seconds of a step are the difference of two trainings of different length, so that loading,
+    proofs and the evaluation cancel.
+    """
+
+    def __init__(self, folder: Path, wavs: list[Tensor], batch: int = BATCH, size: str = "base"):
+        self.out, self.batch = folder / "runs", batch
+        self.seconds = max(map(len, wavs)) / 16e3
+        self.encoder = save_encoder(folder / "encoder", size)
+        extra = waveforms(len(wavs) + 8, self.seconds)[-8:]  # for dev and test
+        self.data = write_manifest(folder / "clips", [*wavs, *extra], sides(len(wavs)))
+
+    def train(self, name: str, method: str, steps: int, **more: Any) -> Run:
+        """So many optimiser steps, in a run of this name."""
+        flags = [*steady(steps, self.batch, self.seconds), *keys(**more)]
+        return run(self.out, name, self.data, self.encoder, "-p", method, *flags)
+
+    def timed(self, method: str, steps: int, **more: Any) -> dict[str, Any]:
+        """Seconds per step, and what the frozen part took."""
+        first = self.train("first", method, 1, **more)  # fills the cache
+        short = self.train("short", method, 1, **more)
+        long = self.train("long", method, 1 + steps, **more)
+        return {
+            "seconds_per_step": (long.train_seconds() - short.train_seconds()) / steps,
+            "processor_seconds_per_step": (long.processor_seconds - short.processor_seconds)
+            / steps,
+            "trainable": long.trainable(),
+            "frozen_seconds": first.frozen_seconds(),
+            "prepare_seconds": first.seconds - first.train_seconds(),
+        }
+
+    def stored(self) -> int:
+        """Bytes of all kept frozen parts."""
+        return sum(p.stat().st_size for p in (self.out / "cache").rglob("*.safetensors"))
 
 
 def ours(
-    method: str, precision: str = "fp32", cache: bool = True, steps: int = 2, dtype: str = "fp32",
-    **train: Any,
+    method: str, precision: str = "fp32", cache: bool = True, steps: int = 4, dtype: str = "fp32",
+    checkpointing: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Our trainer's optimiser steps."""
-    with tempfile.TemporaryDirectory() as folder:
-        wavs = clips(EPOCH, SECONDS)
-        started = time.perf_counter()
-        trainer, kept = ours_trainer(method, precision, cache, wavs, Path(folder), dtype, **train)
-        prepared = time.perf_counter() - started
-
-        def step(i: int) -> None:
-            trainer._optimise([(i * BATCH + k) % EPOCH for k in range(BATCH)])
-
-        hours = sum(kept.seconds) / 3600
-        return timed(step, steps) | {
-            "trainable": sum(p.numel() for p in trainer.parameters),
-            "frozen_seconds": kept.frozen_seconds(),
-            "prepare_seconds": prepared,
-            "cache_bytes_per_hour": kept.stored_bytes() / hours,
-            "drift": kept.drift,
-        }
+    """Our training's optimiser steps."""
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        side = Ours(Path(folder), waveforms(EPOCH, SECONDS))
+        found = side.timed(
+            method, steps, train_precision=precision, cache_enabled=cache, cache_dtype=dtype,
+            train_checkpointing=checkpointing,
+        )  # fmt: skip
+        hours = (EPOCH + 8) * SECONDS / 3600
+        return found | {"cache_bytes_per_hour": side.stored() / hours}
 
 
 def fill(clips_count: int = 16, **_: Any) -> dict[str, Any]:
     """The frozen part of the probe: seconds per clip of the corpus' own length."""
-    from emopeft.downstream.data.recipe import CacheKeys
-
-    with tempfile.TemporaryDirectory() as folder:
-        upstream = hubert()
-        wavs = clips(clips_count, None)
-        kept = examples(upstream, upstream.num_blocks, wavs, Path(folder), CacheKeys())
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        place = Path(folder)
+        wavs = waveforms(clips_count, None)
+        split = sides(clips_count - 8)
+        data = write_manifest(place / "clips", wavs, split)
+        done = run(place / "runs", "fill", data, save_encoder(place / "encoder"), "-p", "none",
+                   *keys(train_steps=1, train_epochs=None, train_eval_every=1))  # fmt: skip
+        stored = sum(p.stat().st_size for p in (place / "runs/cache").rglob("*.safetensors"))
         return {
-            "seconds_per_clip": kept.frozen_seconds() / clips_count,
-            "bytes_per_clip": kept.stored_bytes() / clips_count,
-            "clip_seconds": sum(kept.seconds) / clips_count,
+            "seconds_per_clip": done.frozen_seconds() / clips_count,
+            "bytes_per_clip": stored / clips_count,
+            "clip_seconds": sum(map(len, wavs)) / clips_count / 16e3,
         }
 
 
 def s3prl_way(steps: int = 1, **_: Any) -> dict[str, Any]:
     """An optimiser step as s3prl does it: 8 batches of 4 waveforms through the whole upstream."""
-    model, head = plain_hubert().eval(), PlainHead(LAYERS)
+    model, head = hubert().eval(), PlainHead(LAYERS)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-4)
-    wavs, labels = clips(32, None), torch.tensor(labels_of(32))
+    wavs, labels = waveforms(32, None), torch.tensor(labels_of(32))
 
     def step(i: int) -> None:
         for k in range(0, 32, 4):
@@ -189,64 +207,55 @@ def s3prl_way(steps: int = 1, **_: Any) -> dict[str, Any]:
     return timed(step, steps) | {"clip_seconds": sum(map(len, wavs)) / 32 / 16e3}
 
 
-def superb_probes(steps: int = 30000, rates: int = 5, **_: Any) -> dict[str, Any]:
-    """SUPERB's protocol on a cache of IEMOCAP's size: 5 folds, 5 rates, batch 32, 5531 x 13 x 768.
+def superb_probes(
+    steps: int = 30000, rates: int = 5, clips: int = 5531, **_: Any
+) -> dict[str, Any]:
+    """SUPERB's protocol on a corpus of IEMOCAP's size: 5 folds, 5 rates, batch 32, 13 x 768 means.
 
-    The means are random numbers with a little of the class in them: speed does not depend on them.
+    Clips of 50 ms of noise and an encoder with little inside give means of the right shape: the
+    speed of probes does not depend on their values. The seconds are the difference of a training
+    of so many steps and one of a tenth of them, so that all that is not training cancels.
     """
-    from emopeft.downstream.data.recipe import TrainKeys
-    from emopeft.downstream.models.heads import make_head
-    from emopeft.downstream.training.probes import Probe, choose, train_probes
-
-    sessions = (1085, 1023, 1151, 1031, 1241)
-    of = [k for k, size in enumerate(sessions) for _ in range(size)]
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 4, (len(of),), generator=generator)
-    means = torch.randn(len(of), LAYERS, 768, generator=generator)
-    means += torch.randn(4, LAYERS, 768, generator=generator)[labels] * 0.05
-    keys = TrainKeys(steps=steps, epochs=None, batch_size=32, eval_every=1000, patience=None,
-                     select="accuracy")  # fmt: skip
     grid = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5][:rates]
-    probes = []
-    for fold in range(5):
-        others = [i for i, session in enumerate(of) if session != fold]
-        mixed = torch.randperm(len(others), generator=generator).tolist()
-        cut = int(0.8 * len(others))
-        train, dev = [others[i] for i in mixed[:cut]], [others[i] for i in mixed[cut:]]
-        torch.manual_seed(0)
-        head = make_head("superb", width=768, states=LAYERS, outputs=4)
-        probes.append(Probe(head, means, labels, train, dev, task(), keys, grid, 0))
-    started, cpu = time.perf_counter(), time.process_time()
-    for _done in train_probes(probes, quiet=True):
-        pass
-    return {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - cpu,
-        "steps": steps,
-        "chosen": [grid[choose(p.trials, "accuracy")] for p in probes],
-    }
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        place = Path(folder)
+        of = [str(1 + 5 * i // clips) for i in range(clips)]
+        data = write_manifest(place / "clips", noise(clips, 0.05), [""] * clips, of)
+        encoder = save_encoder(place / "encoder", "thin")
 
+        def train(name: str, count: int) -> Run:
+            return run(
+                place / "runs", name, data, encoder, "-p", "none", "--protocol",
+                "manifest-sessions", "--tune", "lr", *keys(
+                    train_lr_grid=grid, train_steps=count, train_epochs=None, train_batch_size=32,
+                    train_eval_every=min(1000, count), train_patience=None,
+                    train_select="accuracy",
+                ),
+            )  # fmt: skip
 
-def growth(count: int = 16, seconds: float = 3.0, **_: Any) -> dict[str, Any]:
-    """LoRA on HuBERT base: the frozen part and an epoch, for so many clips of so many seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        wavs = [w for _, w in zip(range(count), repeat(clips(8, seconds)), strict=False)]
-        trainer, kept = ours_trainer("lora", "bf16", True, wavs, Path(folder), batch_seconds=24.0)
-        trainer._optimise(list(range(BATCH)))  # warm-up
-        started = time.perf_counter()
-        for first in range(0, count, BATCH):
-            trainer._optimise(list(range(first, min(first + BATCH, count))))
+        short = max(1, steps // 10)
+        train("fill", 1)
+        first, second = train("short", short), train("long", steps)
+        scale = steps / (steps - short)
         return {
-            "epoch_seconds": time.perf_counter() - started,
-            "frozen_seconds": kept.frozen_seconds(),
-            "audio_hours": sum(kept.seconds) / 3600,
+            "seconds": (second.seconds - first.seconds) * scale,
+            "cpu_seconds": (second.processor_seconds - first.processor_seconds) * scale,
+            "steps": steps,
         }
 
 
-def repeat(items: list[Any]) -> Any:
-    """The items again and again."""
-    while True:
-        yield from items
+def growth(count: int = 16, seconds: float = 3.0, **_: Any) -> dict[str, Any]:
+    """LoRA on HuBERT base, bf16: the frozen part and an epoch, for so many clips of a length."""
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        side = Ours(Path(folder), waveforms(count, seconds))
+        epoch = -(-count // BATCH)
+        found = side.timed("lora", epoch, train_precision="bf16", train_batch_seconds=24.0)
+        whole = (count + 8) * seconds / 3600
+        return {
+            "epoch_seconds": found["seconds_per_step"] * epoch,
+            "frozen_seconds": found["frozen_seconds"] * count / (count + 8),
+            "audio_hours": whole * count / (count + 8),
+        }
 
 
 def floor(method: str, precision: str = "fp32", steps: int = 3, **_: Any) -> dict[str, Any]:
@@ -257,25 +266,29 @@ def floor(method: str, precision: str = "fp32", steps: int = 3, **_: Any) -> dic
     a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
     product = min(timed(lambda _: torch.mm(a, b), 5, 3)["seconds_per_step"] for _ in range(3))
     rate = 2 * 2048**3 / product
-    with tempfile.TemporaryDirectory() as folder:
-        wavs = clips(BATCH, SECONDS)
-        trainer, _kept = ours_trainer(method, precision, True, wavs, Path(folder))
-        indices = list(range(BATCH))
-        seconds = timed(lambda _: trainer._optimise(indices), steps)["seconds_per_step"]
-        with FlopCounterMode(display=False) as counter:
-            trainer._optimise(indices)
-        with torch.profiler.profile() as profile:
-            trainer._optimise(indices)
-    rows = sorted(profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
-    total = sum(e.self_cpu_time_total for e in rows)
-    operations = counter.get_total_flops()
+    operations, profiles = [], []
+    with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
+        side = Ours(Path(folder), waveforms(BATCH, SECONDS))
+        seconds = side.timed(method, steps, train_precision=precision)["seconds_per_step"]
+        for extra, count in enumerate((1, 1 + steps)):  # a training of its own each: other steps
+            name = f"counted{extra}"
+            flags = [*steady(count, BATCH, SECONDS), *keys(train_precision=precision)]
+            with FlopCounterMode(display=False) as counter, torch.profiler.profile() as profile:
+                run(side.out, name, side.data, side.encoder, "-p", method, *flags)
+            operations.append(counter.get_total_flops())
+            profiles.append({e.key: e.self_cpu_time_total for e in profile.key_averages()})
+    per_step = (operations[1] - operations[0]) / steps
+    spent = {k: max(0, v - profiles[0].get(k, 0)) for k, v in profiles[1].items()}
+    total = sum(spent.values())
     return {
         "seconds_per_step": seconds,
-        "operations": operations,
+        "operations": per_step,
         "matrix_product_per_second": rate,
-        "floor_seconds": operations / rate,
-        "share_of_floor": operations / rate / seconds,
-        "profile": {e.key: round(e.self_cpu_time_total / total, 3) for e in rows[:10]},
+        "floor_seconds": per_step / rate,
+        "share_of_floor": per_step / rate / seconds,
+        "profile": {
+            k: round(v / total, 3) for k, v in sorted(spent.items(), key=lambda e: -e[1])[:10]
+        },
     }
 
 
@@ -286,9 +299,9 @@ def main() -> None:
     """Run one case and print its result."""
     warnings.filterwarnings("ignore")
     arguments = json.loads(sys.argv[1])
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), Resident() as memory:
         result = CASES[arguments.pop("case")](**arguments)
-    result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_bytes"] = memory.bytes
     print(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # no waiting for libraries' threads

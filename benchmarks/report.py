@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from emopeft.downstream.records.recording import cpu_name
+from benchmarks.driving import processor
 from emopeft.files import read_json, write_json, write_text
 
 Results = dict[str, dict[str, Any]]
@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
     import transformers
 
     return {
-        "processor": cpu_name(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
 
 def write_report(out: Path, name: str, results: Results, quick: bool) -> None:
     """Keep a comparison's results and renew the page with all that are there."""
-    from benchmarks.material import speech_files
+    from benchmarks.speech import speech_files
 
     facts = {"machine": machine(), "speech": speech_files()[0], "quick": quick}
     write_json(out / f"{name}.json", {**facts, "results": results})

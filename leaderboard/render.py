@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.tasks.metrics import NAMES
+from emopeft.downstream.reports.results import (
+    NONE,
+    method_name,
+    statistic,
+    upstream_name,
+    value,
+)
 from emopeft.leaderboard.gather import Board, Row, Table
+from emopeft.text import LONGEST, plain, visible
 from emopeft.units import duration, size
 
-TITLES = {"accuracy": "WA %", "uar": "UAR %", "macro_f1": "F1 %"}
-HEADERS = ("rank", "method", "upstream", "run", "trainable", "% of all")
+HEADERS = ("rank", "method", "upstream", "weights", "run", "trainable", "% of all")
 COSTS = ("time", "peak memory", "seeds")
-LONGEST = 80  # characters of a name in a table
 Escape = Callable[[str], str]
-
-
-def visible(text: str) -> str:
-    """``text`` with a blank for every line break, control, direction or invisible character."""
-    return "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-
-
-def plain(text: str, longest: int = LONGEST) -> str:
-    """One line of visible characters, single blanks, shortened to ``longest``."""
-    line = " ".join(visible(text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def cell(text: str, longest: int = LONGEST) -> str:
@@ -53,135 +46,163 @@ def fenced(lines: Sequence[str]) -> str:
     return f"{fence}sh\n{text}\n{fence}"
 
 
-def percent(statistic: dict[str, Any]) -> str:
-    """``61.20 ± 3.10`` over folds, with ``(seeds ± 0.40)`` where there are several."""
-    text = f"{100 * statistic['mean']:.2f}"
-    if statistic["std"] is not None:
-        text += f" ± {100 * statistic['std']:.2f}"
-    if statistic.get("seed_std") is not None:
-        text += f" (seeds ± {100 * statistic['seed_std']:.2f})"
-    return text
+def _run(row: Row) -> str:
+    """Its name, and that of its recipe."""
+    recipes = [r["name"] or r["file"] for r in row.data["recipes"] if r["name"] or r["file"]]
+    return f"{row.data['name']} ({', '.join(recipes)})" if recipes else row.data["name"]
 
 
-def _upstream(row: Row) -> str:
-    """Its name, marked when its record has a note (synthetic, random weights)."""
-    upstream = row.data["upstream"]
-    return upstream["name"] + (f" ({upstream['note']})" if upstream["note"] else "")
-
-
-def _cells(row: Row, rank: int, escape: Escape) -> list[str]:
+def _cells(row: Row, rank: int, test: str, escape: Escape) -> list[str]:
     data = row.data
     return [
         str(rank),
-        escape(data["method"]["spec"]),
-        escape(_upstream(row)),
-        escape(data["name"]),
+        escape(method_name(data["method"])),
+        escape(upstream_name(data["upstream"])),
+        (data["upstream"]["weights"] or NONE)[:8],
+        escape(_run(row)),
         f"{data['parameters']['trainable']:,}",
         f"{100 * row.share:.2f}",
-        *(percent(row.summary[name]) for name in NAMES),
+        *(statistic(m, data["summary"][test][m.name]) for m in row.task.metrics),
         duration(row.seconds),
-        "–" if (peak := data["cost"]["peak_memory_bytes"]) is None else size(peak),
+        NONE if row.peak is None else size(row.peak),
         ", ".join(map(str, row.seeds)),
     ]
 
 
-def grid(table: Table, metric: str, style: str, escape: Escape) -> str:
+def grid(table: Table, style: str, escape: Escape) -> str:
     """One table by tabulate; the metric that orders it is marked with an arrow."""
-    titles = [TITLES[name] + (" ↓" if name == metric else "") for name in NAMES]
+    down = {"higher": " ↓", "lower": " ↑"}  # the way that values go from the first row on
+    metrics = table.task.metrics
+    titles = [escape(m.title) + (down[m.better] if m == table.metric else "") for m in metrics]
     cells = [
-        _cells(row, rank, escape) for row, rank in zip(table.rows, table.ranks(metric), strict=True)
+        _cells(row, rank, table.test, escape)
+        for row, rank in zip(table.rows, table.ranks(), strict=True)
     ]
     return tabulate(
         cells,
         headers=[*HEADERS, *titles, *COSTS],
         tablefmt=style,
-        colalign=("right", *["left"] * 3, *["right"] * 8),
+        colalign=("right", *["left"] * 4, *["right"] * (5 + len(titles))),
         disable_numparse=True,
     )
 
 
 def _caption(table: Table, escape: Escape) -> list[str]:
-    protocol, corpus = table.protocol, table.corpus
-    overlap = protocol["speaker_overlap"]
-    shared = f"; speakers shared with: {', '.join(overlap)}" if overlap else ""
-    pairs = {(row.data["device"]["name"], row.data["device"]["precision"]) for row in table.rows}
-    devices = sorted(f"{name}, {precision}" for name, precision in pairs)
-    return [
+    plan, first = table.plan, table.rows[0].data
+    shared = f"; speakers shared with: {', '.join(plan['overlap'])}" if plan["overlap"] else ""
+    unknown = first["audit"].get("unknown")
+    strangers = f"; {unknown} utterances of unknown speakers" if unknown else ""
+    devices = sorted(
+        {
+            f"{device['name']}, {numerics['precision']}"
+            for row in table.rows
+            for device in row.data["devices"]
+            for numerics in row.data["numerics"]
+        }
+    )
+    lines = [
         f"Corpus: {escape(corpus['title'])}; licence: {escape(corpus['licence'])}; "
-        f"{corpus['utterances']:,} utterances, {corpus['hours']:.2f} h.",
-        f"{len(protocol['folds'])} folds; {len(protocol['classes'])} classes: "
-        f"{escape(', '.join(protocol['classes']))}{escape(shared)}.",
-        f"Protocol hash: {protocol['hash']}.",
+        f"{corpus['utterances']:,} utterances, {corpus['hours']:.2f} h."
+        for corpus in table.corpora
+    ]
+    classes = first["task"].get("classes")
+    named = f"; {len(classes)} classes: {escape(', '.join(classes))}" if classes else ""
+    lines += [
+        f"{len(plan['folds'])} folds; task {escape(table.task.name)}{named}"
+        f"{escape(shared)}{strangers}.",
+        f"Plan hash: {plan['hash']}.",
         f"Time (all phases) and peak memory were measured on: {escape('; '.join(devices))}.",
     ]
+    return lines + [f"Warning: {escape(warning)}." for warning in plan["warnings"][:20]]
 
 
 def _heading(table: Table, escape: Escape) -> str:
-    protocol = table.protocol
-    title = f"{protocol['name']}, version {protocol['version']}"
-    return escape(f"{title} (hash {protocol['hash'][:12]})")
+    plan = table.plan
+    test = f", test {table.test}" if len(plan["tests"]) > 1 else ""
+    return escape(f"{plan['protocol']}, version {plan['version']}{test} (hash {plan['hash'][:12]})")
 
 
 def there(row: Row) -> str:
-    """``folds 1, 3 of 6``, per seed when the seeds differ."""
-    names = row.data["protocol"]["folds"]
+    """``folds 1, 3 of 6``, per seed when the seeds differ; and how many failed."""
+    names = row.data["plan"]["folds"]
     per_seed = {
         seed: ", ".join(fold["fold"] for fold in row.folds if fold["seed"] == seed)
         for seed in row.seeds
     }
+    failed = [fold for fold in row.data["folds"] if fold["status"] == "failed"]
+    note = f"; {len(failed)} failed: {failed[0]['reason']}" if failed else ""
+    if not per_seed:
+        return f"no fold of {len(names)}{note}"
     if len(set(per_seed.values())) == 1:
-        return f"folds {next(iter(per_seed.values()))} of {len(names)}"
+        return f"folds {next(iter(per_seed.values()))} of {len(names)}{note}"
     parts = (f"seed {seed}: folds {have}" for seed, have in per_seed.items())
-    return f"{'; '.join(parts)} of {len(names)}"
+    return f"{'; '.join(parts)} of {len(names)}{note}"
 
 
-def _incomplete(row: Row, metric: str, escape: Escape) -> list[str]:
-    protocol = row.data["protocol"]
-    values = ", ".join(f"{100 * fold['metrics'][metric]:.2f}" for fold in row.folds)
-    title = f"{protocol['name']}, version {protocol['version']}, {protocol['hash'][:12]}"
-    upstream, name = escape(_upstream(row)), escape(row.data["name"])
-    method = escape(row.data["method"]["spec"])
-    return [escape(title), method, upstream, name, escape(there(row)), values]
+def _incomplete(board: Board, row: Row, escape: Escape) -> list[str]:
+    plan, metric = row.data["plan"], board.sorted_by(row.task)
+    values = "; ".join(
+        (f"{test}: " if len(plan["tests"]) > 1 else "")
+        + ", ".join(value(metric, fold["metrics"][test][metric.name]) for fold in row.folds)
+        for test in plan["tests"]
+    )
+    title = f"{plan['protocol']}, version {plan['version']}, {plan['hash'][:12]}"
+    return [
+        escape(title),
+        escape(method_name(row.data["method"])),
+        escape(upstream_name(row.data["upstream"])),
+        escape(_run(row)),
+        escape(there(row)),
+        escape(f"{metric.title}: {values}"),
+    ]
 
 
 def incomplete_grid(board: Board, style: str, escape: Escape) -> str:
     """The incomplete runs, fold by fold, never averaged."""
     return tabulate(
-        [_incomplete(row, board.metric, escape) for row in board.incomplete],
-        headers=["protocol", "method", "upstream", "run", "there", f"{TITLES[board.metric]} each"],
+        [_incomplete(board, row, escape) for row in board.incomplete],
+        headers=["protocol", "method", "upstream", "run", "there", "each"],
         tablefmt=style,
         disable_numparse=True,
     )
+
+
+def _commands(row: Row, mark: str) -> list[str]:
+    """How to run it again, and what its name stands for."""
+    upstream = row.data["upstream"]
+    source = ", ".join(filter(None, (upstream["source"], upstream["revision"])))
+    weights = f", weights {upstream['weights'][:16]}" if upstream["weights"] else ""
+    about = f" ({source}{weights})" if source or weights else ""
+    return [f"# {mark}{row.data['name']}{about}", *row.data["commands"]]
 
 
 def markdown(board: Board) -> str:
     """The whole page."""
     parts = [
         "# Leaderboard",
-        "All numbers are counted again from each run's predictions. WA (accuracy), UAR and macro-F1"
-        " are means ± sample standard deviations over folds, the seeds of a fold averaged first."
-        f" Rows are ordered by {TITLES[board.metric].removesuffix(' %')}; equal ones share a rank."
-        " Rows of different protocol hashes cannot be compared and never share a table.",
+        "All numbers are counted again from each run's predictions: means ± sample standard"
+        " deviations over folds, the seeds of a fold averaged first. The metric with an arrow"
+        " orders the rows; equal ones share a rank. Rows of different plan hashes cannot be"
+        " compared and never share a table.",
         *(f"**Warning:** {cell(warning, 1000)}" for warning in board.warnings),
     ]
     if not board.tables:
         parts.append("No finished run.")
     for table in board.tables:
-        ranks = table.ranks(board.metric)
-        commands = []
-        for row, rank in zip(table.rows, ranks, strict=True):
-            commands += [f"# {rank}: {row.data['name']}", row.data["command"]]
+        commands = [
+            line
+            for row, rank in zip(table.rows, table.ranks(), strict=True)
+            for line in _commands(row, f"{rank}: ")
+        ]
         parts += [
             f"## {_heading(table, cell)}",
-            grid(table, board.metric, "pipe", cell),
+            grid(table, "pipe", cell),
             "\n".join(f"- {line}" for line in _caption(table, lambda text: cell(text, 500))),
             "Each row again:",
             fenced(commands),
         ]
     if board.incomplete:
-        commands = []
-        for row in board.incomplete:
-            commands += [f"# {row.data['name']}", row.data["command"]]
+        commands = [line for row in board.incomplete for line in _commands(row, "")]
         parts += ["## Incomplete: not ranked", incomplete_grid(board, "pipe", cell)]
         parts += ["Each row again, to the end:", fenced(commands)]
     for title, pairs in (
@@ -198,7 +219,7 @@ def terminal(board: Board) -> str:
     """The tables for a person at a screen."""
     parts = [f"WARNING: {plain(warning, 1000)}" for warning in board.warnings]
     for table in board.tables:
-        parts.append(f"{_heading(table, plain)}\n{grid(table, board.metric, 'simple', plain)}")
+        parts.append(f"{_heading(table, plain)}\n{grid(table, 'simple', plain)}")
     if board.incomplete:
         parts.append("Incomplete: not ranked\n" + incomplete_grid(board, "simple", plain))
     for title, pairs in (("Refused", board.refused), ("Left out", board.replaced)):
@@ -213,34 +234,38 @@ def as_json(board: Board) -> dict[str, Any]:
 
     def entry(row: Row) -> dict[str, Any]:
         data = row.data
-        kept = ("name", "identity", "task", "created", "command", "upstream", "method", "head")
+        kept = (
+            *("name", "id", "task", "created", "commands", "recipes", "upstream", "method", "head"),
+            *("cost", "devices", "numerics", "audit"),
+        )
         return {
             "place": row.place,
             **{key: data[key] for key in kept},
             "seeds": row.seeds,
-            "folds": row.folds,
+            "folds": [{k: fold[k] for k in ("fold", "seed", "metrics")} for fold in row.folds],
             "parameters": data["parameters"] | {"share": row.share},
             "seconds": row.seconds,
-            "cost": data["cost"],
-            "device": data["device"],
+            "warnings": row.warnings,
         }
 
     tables = [
         {
-            "protocol": table.protocol,
-            "corpus": table.corpus,
+            "plan": table.plan,
+            "test": table.test,
+            "sort": table.metric.name,
+            "corpora": table.corpora,
             "rows": [
-                {"rank": rank, "summary": row.summary, **entry(row)}
-                for row, rank in zip(table.rows, table.ranks(board.metric), strict=True)
+                {"rank": rank, "summary": row.data["summary"][table.test], **entry(row)}
+                for row, rank in zip(table.rows, table.ranks(), strict=True)
             ],
         }
         for table in board.tables
     ]
     return {
-        "schema": 1,
+        "schema": 2,
         "sort": board.metric,
         "tables": tables,
-        "incomplete": [{"protocol": r.data["protocol"], **entry(r)} for r in board.incomplete],
+        "incomplete": [{"plan": row.data["plan"], **entry(row)} for row in board.incomplete],
         "refused": [{"place": place, "reason": why} for place, why in board.refused],
         "replaced": [{"place": place, "reason": why} for place, why in board.replaced],
         "warnings": board.warnings,

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
+from emopeft.files import digest
 from emopeft.peft_modules import placing
-from emopeft.peft_modules.base import Method, canonical, parse
+from emopeft.peft_modules.base import Method, canonical, parse, to_parts
 from emopeft.peft_modules.liveness import prove_live
-from emopeft.upstream.base import Upstream
+from emopeft.peft_modules.options import shortened
+from emopeft.peft_modules.tensors import (
+    check_fits,
+    moved_by_wrapping,
+    not_of_the_base,
+    own_tensors,
+    put,
+)
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream
 
 
 @dataclasses.dataclass
@@ -31,12 +42,18 @@ class Part:
 class Adaptation:
     """A patched upstream.
 
-    ``start`` is where training starts: all below is frozen and can be kept (upstream/base.py).
+    Attributes:
+        start: where training starts: all below is frozen and can be kept (upstream/base.py).
+        kept: the names of all tensors that the base weights do not hold: what trains, what a
+            method drew or changed without training it, and what `carry` took over.
+        in_head: what peft made of a method's options in the head, by method.
     """
 
     upstream: Upstream
     parts: list[Part]
     start: int
+    kept: list[str]
+    in_head: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def methods(self) -> list[Method]:
@@ -52,27 +69,100 @@ class Adaptation:
         """Whether the method itself asks for a weighted sum of the states."""
         return any(p.method.name == "ws" for p in self.parts)
 
-    def state(self) -> dict[str, Tensor]:
-        """What trains, by name: all that a checkpoint needs beside the base weights."""
-        return {name: p.detach().clone() for name, p in self.upstream.trainable()}
+    def recorded(self) -> dict[str, Any]:
+        """The method as a checkpoint has it: its spelling, its parts in full, and peft's view.
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Put a state back. Raises UserError when names or shapes are not this adaptation's."""
-        own = dict(self.upstream.trainable())
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())
+        peft's configurations hold what is no option of ours, too; another version of peft may give
+        it other values (`check_peft`).
+        """
+        configs = {m.name: m.resolved(self.upstream) for m in self.methods}
+        found = {name: config for name, config in configs.items() if config is not None}
+        found |= {f"{name} in the head": config for name, config in self.in_head.items()}
+        return {
+            "spec": self.spec,
+            "parts": to_parts(self.methods),
+            "peft": {"version": version("peft"), "configs": found} if found else None,
+        }
+
+    def check_peft(self, recorded: Mapping[str, Any] | None) -> None:
+        """Raise UserError where the installed peft makes something else of the same options.
+
+        Args:
+            recorded: the ``peft`` of `recorded`, when it was trained; fields that it does not have
+                did not exist then.
+        """
+        if recorded is None:
+            return
+        here = (self.recorded()["peft"] or {"configs": {}})["configs"]
+        for name, fields in recorded["configs"].items():
+            now = here.get(name, {})
+            for field, value in fields.items():
+                if field not in now or now[field] != value:
+                    was, then = recorded["version"], shortened(value)
+                    is_now = shortened(now[field]) if field in now else "not known"
+                    raise UserError(
+                        f"method '{name}' was trained with peft {was}, where {field} is {then}; in "
+                        f"the installed peft {version('peft')} it is {is_now}: install peft=={was}"
+                    )
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of what is kept, by name: all that a checkpoint needs beside the base weights."""
+        own = own_tensors(self.upstream)
+        return {name: own[name].detach().clone() for name in self.kept}
+
+    def load(self, state: Mapping[str, Tensor], later_stage: bool = False) -> None:
+        """Put a state back.
+
+        Args:
+            later_stage: whether more of the pretrained tensors may be in it than this method
+                keeps: those that an earlier stage of the training changed.
+
+        Raises:
+            UserError: names, shapes or types are not this adaptation's, or values are not finite.
+        """
+        own, where = own_tensors(self.upstream), f"the adapter of {self.upstream.name}"
+        more = state.keys() - set(self.kept)
+        odd = [n for n in self.kept if n not in state]
+        odd += sorted(n for n in more if n not in own or not later_stage)
+        if odd:
             raise UserError(
                 f"the adapter file does not fit method {self.spec} on {self.upstream.name}: "
-                f"{len(odd)} tensors differ, e.g. {odd[0]}"
+                f"{len(odd)} tensors differ, e.g. {odd[0][:200]}; train again"
             )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                if parameter.shape != state[name].shape:
-                    raise UserError(
-                        f"the adapter file does not fit {self.upstream.name}: {name} has shape "
-                        f"{tuple(state[name].shape)} instead of {tuple(parameter.shape)}"
-                    )
-                parameter.copy_(state[name])
+        for name, tensor in state.items():
+            check_fits(where, name, tensor, own[name])
+        for name, tensor in state.items():
+            put(own[name], tensor)
+        self.kept += sorted(more)
+
+    def carry(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Take over what an earlier stage kept, where this one has the tensor, too.
+
+        A pretrained tensor finds its place also where a tuner has wrapped its layer meanwhile,
+        unless the tuner itself has changed it. Call it before `freeze`.
+
+        Returns:
+            the names in ``state`` that were not taken: there is no tensor of that name and shape,
+            or it lies below ``start``, where all is kept as the base weights gave it.
+        """
+        own, left = own_tensors(self.upstream), []
+        runs = _running(self.upstream, self.start)
+        for name, tensor in state.items():
+            place = name if name in own else moved_by_wrapping(name, own)
+            moved_and_changed = place != name and place in self.kept
+            if place is None or own[place].shape != tensor.shape or moved_and_changed:
+                left.append(name)
+                continue
+            check_fits("what the earlier stage trained", name, tensor, own[place])
+            if torch.equal(own[place], tensor.to(own[place].device)):
+                continue
+            if not any(place.startswith(module) for module in runs):
+                left.append(name)
+                continue
+            put(own[place], tensor)
+            if place not in self.kept:
+                self.kept.append(place)
+        return left
 
     def remove(self) -> None:
         """Take out all that was put in; with methods that only add, the base outputs are back."""
@@ -100,13 +190,17 @@ def merge(upstream: Upstream, methods: list[Method]) -> None:
     upstream.requires_grad_(False)
 
 
-def adapt(upstream: Upstream, method: str | list[Method], prove: bool = True) -> Adaptation:
+def adapt(
+    upstream: Upstream, method: str | list[Method], prove: bool = True, shared: bool = False
+) -> Adaptation:
     """Patch ``upstream`` in place.
 
     Args:
         upstream: frozen, as `upstream.catalogue.load` gives it.
         method: a spec (``lora+ws``) or parsed methods.
         prove: run the liveness proof (skipped only where a checkpoint that passed it is loaded).
+        shared: its tensors lie in memory of others (`tensors.sharing_copy`); those that train are
+            given memory of their own.
 
     Raises:
         UserError: a method cannot work on this upstream, or a trainable tensor is dead.
@@ -114,6 +208,7 @@ def adapt(upstream: Upstream, method: str | list[Method], prove: bool = True) ->
     methods = parse(method) if isinstance(method, str) else method
     for one in methods:
         _check_possible(one, upstream)
+    base = list(own_tensors(upstream).values())
     wanted: list[tuple[Method, list[nn.Parameter]]] = []
     seen: set[int] = set()
     for one in methods:
@@ -122,17 +217,82 @@ def adapt(upstream: Upstream, method: str | list[Method], prove: bool = True) ->
         wanted.append((one, parameters))
     # Libraries switch parameters on and off as they like: the methods' answers count.
     upstream.requires_grad_(False)
+    pretrained = {id(t) for t in base}
     for _, parameters in wanted:
         for parameter in parameters:
             parameter.requires_grad_(True)
+            if shared and id(parameter) in pretrained:
+                parameter.data = parameter.data.clone()
     upstream.eval()
-    upstream.method = canonical(methods)
+    # In every option, not only in those that differ from today's defaults: it is part of keys.
+    upstream.method = f"{canonical(methods)} {digest(to_parts(methods))[:16]}"
     names = {id(p): n for n, p in upstream.named_parameters()}
     parts = [Part(one, {names[id(p)]: p.numel() for p in parameters}) for one, parameters in wanted]
-    adaptation = Adaptation(upstream, parts, upstream.first_change())
+    changed = [t for one in methods for t in one.changed(upstream)]
+    kept = not_of_the_base(upstream, base, changed)
+    adaptation = Adaptation(upstream, parts, upstream.first_change(), kept)
     if prove:
         prove_live(upstream)
     return adaptation
+
+
+def _running(upstream: Upstream, start: int) -> tuple[str, ...]:
+    """The beginnings of names of all tensors that a pass from ``start`` on computes with."""
+    if start == upstream.num_blocks:
+        return ()
+    if start == FROM_WAVEFORM:
+        return ("",)
+    parts = upstream.parts()
+    modules = [*parts["finish"], *(parts["embed"] if start < 0 else [])]
+    for i in range(max(start, 0), upstream.num_blocks):
+        modules += upstream.block_modules(i)
+    paths = {id(m): n for n, m in upstream.named_modules()}
+    return tuple(paths[id(m)] + "." for m in modules)
+
+
+def freeze(adaptation: Adaptation, patterns: Sequence[str]) -> list[str]:
+    """Stop training some of what trains, for a later stage; its values stay as they are.
+
+    What still trains is proven to be live again, so what an earlier stage trained is put in first
+    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead. ``start`` stays
+    where it is: what is kept below it was kept for it.
+
+    Args:
+        patterns: a method of the sum by its name ("lora"), or a part of parameter names ("lora_A").
+
+    Returns:
+        the names of the parameters that were frozen.
+
+    Raises:
+        UserError: a pattern that chooses nothing (with what trains), or a dead tensor.
+    """
+    frozen: list[str] = []
+    for pattern in patterns:
+        named = [part for part in adaptation.parts if part.method.name == pattern]
+        names = [n for part in named or adaptation.parts for n in part.sizes]
+        chosen = names if named else [n for n in names if pattern and pattern in n]
+        if not chosen:
+            raise UserError(
+                f"freeze: '{pattern}' chooses nothing that trains in {adaptation.upstream.name}; "
+                f"what does: {_what_trains(adaptation)}"
+            )
+        for name in chosen:
+            adaptation.upstream.get_parameter(name).requires_grad_(False)
+        frozen += [n for n in chosen if n not in frozen]
+    for part in adaptation.parts:
+        part.sizes = {n: size for n, size in part.sizes.items() if n not in frozen}
+    prove_live(adaptation.upstream)
+    return frozen
+
+
+def _what_trains(adaptation: Adaptation) -> str:
+    """For messages: each method with one of its parameters."""
+    shown = [
+        f"{part.method.name} ({len(part.sizes)} tensors, e.g. {next(iter(part.sizes))})"
+        for part in adaptation.parts
+        if part.sizes
+    ]
+    return ", ".join(shown) or "nothing (the upstream is frozen)"
 
 
 def _check_possible(method: Method, upstream: Upstream) -> None:
@@ -169,75 +329,3 @@ def patch_head(methods: list[Method], head: nn.Module) -> dict[str, list[str]]:
             names = {id(p): n for n, p in head.named_parameters()}
             patched[method.name] = [names[id(p)] for p in parameters]
     return patched
-
-
-def describe(adaptation: Adaptation) -> list[dict[str, Any]]:
-    """Where each part sits, for the dry run: one row per method, place and run of equal blocks.
-
-    Returns:
-        rows of ``method``, ``blocks`` ("0-11", "3", or "" outside the blocks), ``module`` (its
-        path in the block, or "input", "inside" and "output" for modules put there), ``count``
-        (blocks), ``each`` (parameters per block) and ``parameters`` (all of them).
-    """
-    upstream = adaptation.upstream
-    places = _places(upstream)
-    rows: list[dict[str, Any]] = []
-    for part in adaptation.parts:
-        sizes: dict[tuple[str, int], dict[str, int]] = {}
-        for name, size in part.sizes.items():
-            block, module = _place_of(name, places)
-            by_block = sizes.setdefault((module, -1 if block < 0 else 0), {})
-            by_block[str(block)] = by_block.get(str(block), 0) + size
-        for (module, where), by_block in sizes.items():
-            for first, last, size in _runs([(int(b), s) for b, s in by_block.items()]):
-                count = last - first + 1
-                blocks = "" if where < 0 else str(first) if count == 1 else f"{first}-{last}"
-                rows.append(
-                    {
-                        "method": part.method.name,
-                        "blocks": blocks,
-                        "module": module,
-                        "count": count,
-                        "each": size,
-                        "parameters": size * count,
-                    }
-                )
-    return rows
-
-
-def _places(upstream: Upstream) -> dict[str, tuple[int, str]]:
-    """Prefixes of parameter names to block number and what to call the place."""
-    names = {id(m): n for n, m in upstream.named_modules()}
-    places = {names[id(block)] + ".": (i, "") for i, block in enumerate(upstream.blocks)}
-    for i in range(upstream.num_blocks):
-        for name, shown in (("before", "input"), ("inside", "inside"), ("after", "output")):
-            places[f"{name}_block.{i}."] = (i, shown)
-    places["inside_front."] = (-1, "front end")
-    return places
-
-
-def _place_of(name: str, places: dict[str, tuple[int, str]]) -> tuple[int, str]:
-    for prefix, (block, shown) in places.items():
-        if name.startswith(prefix):
-            return block, shown or _module_of(name.removeprefix(prefix))
-    return -1, _module_of(name.removeprefix("model."))
-
-
-def _module_of(name: str) -> str:
-    """The pretrained module that a parameter belongs to: what stands before peft's own names."""
-    pieces = name.split(".")
-    for i, piece in enumerate(pieces):
-        if piece == "base_layer" or (i + 1 < len(pieces) and pieces[i + 1] == "default"):
-            return ".".join(pieces[:i])
-    return ".".join(pieces[:-1])
-
-
-def _runs(sizes: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(block, size) to (first, last, size) of neighbours of equal size."""
-    runs: list[tuple[int, int, int]] = []
-    for block, size in sorted(sizes):
-        if runs and runs[-1][1] == block - 1 and runs[-1][2] == size and block >= 0:
-            runs[-1] = (runs[-1][0], block, size)
-        else:
-            runs.append((block, block, size))
-    return runs

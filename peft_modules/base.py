@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
-from emopeft.peft_modules.options import converted, written
+from emopeft.peft_modules.options import checked, converted, shortened, written
 from emopeft.registry import Registry
 from emopeft.upstream.base import Upstream
 
@@ -60,6 +60,18 @@ class Method:
             UserError: the method cannot work on this upstream, with the reason.
         """
         raise NotImplementedError
+
+    def changed(self, upstream: Upstream) -> Iterable[Tensor]:
+        """Pretrained tensors that `patch` changed and that do not train: checkpoints hold them."""
+        return ()
+
+    def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
+        """The configuration that a library made of the options, as JSON; None where none does.
+
+        Args:
+            upstream: what was patched: the upstream or the head.
+        """
+        return None
 
     def patch_head(self, head: nn.Module) -> Iterable[nn.Parameter]:
         """Change the head in place (its ``classifier``); return what is trained there instead."""
@@ -171,6 +183,7 @@ def parse(spec: str) -> list[Method]:
     Raises:
         UserError: unknown method or option (with the nearest ones), a wrong value, a method twice.
     """
+    shown = shortened(spec)
     pieces: list[str] = []
     for piece in spec.split("+"):
         name = piece.partition(":")[0].partition("@")[0].strip()
@@ -178,19 +191,64 @@ def parse(spec: str) -> list[Method]:
             pieces[-1] += "+" + piece
         else:
             pieces.append(piece.strip())
-    methods = [_parse_one(piece) for piece in pieces]
+    return _sum([_parse_one(piece) for piece in pieces], shown)
+
+
+def _sum(methods: list[Method], shown: str) -> list[Method]:
+    """Methods in the order they are applied; raises UserError where they cannot stand together."""
     names = [m.name for m in methods]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"method '{name}' stands twice in '{spec}'; give it once")
+            raise UserError(f"method '{name}' stands twice in '{shown}'; give it once")
     if "none" in names and len(names) > 1:
-        raise UserError(f"'none' in '{spec}' cannot be added to another method; leave it out")
+        raise UserError(f"'none' in '{shown}' cannot be added to another method; leave it out")
     return sorted(methods, key=lambda m: (m.order, m.name))
 
 
-def canonical(methods: list[Method]) -> str:
-    """One spelling for a sum of methods, whatever the order and defaults it was written with."""
+def canonical(methods: Sequence[Method]) -> str:
+    """One spelling for a sum of methods, whatever the order and defaults it was written with.
+
+    For people: what stands in it means something else once a default changes. What must not
+    depend on that, an identity or a checkpoint, takes `to_parts`.
+    """
     return "+".join(m.spec() for m in methods)
+
+
+def to_parts(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """A sum of methods with all its options, defaults included, as JSON."""
+    return [{"name": m.name, "options": m.options()} for m in methods]
+
+
+def from_parts(parts: Sequence[Mapping[str, Any]]) -> list[Method]:
+    """The methods that `to_parts` described, whatever the defaults are today.
+
+    An option that is not named did not exist when it was written: it takes today's default.
+
+    Args:
+        parts: of ``name`` and ``options``, as untrusted data of those types.
+
+    Raises:
+        UserError: a method or option that is not known here, or a value that an option cannot have.
+    """
+    methods = []
+    for part in parts:
+        cls = METHODS[part["name"]]
+        types = typing.get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        values = {}
+        for key, value in part["options"].items():
+            where = f"{cls.name}:{shortened(key)}"
+            if key not in fields:
+                raise UserError(
+                    f"the option {where} is not known here: it was written with other versions; "
+                    f"install those (known: {', '.join(fields)})"
+                )
+            same = type(value) is type(fields[key].default) and value == fields[key].default
+            values[key] = value if same else checked(where, value, types[key])
+        methods.append(cls(**values))
+    if not methods:
+        raise UserError("the list of methods is empty; a frozen upstream is the method 'none'")
+    return _sum(methods, shortened("+".join(m.name for m in methods)))
 
 
 def kind_of(methods: list[Method]) -> str:
@@ -215,7 +273,9 @@ def _parse_one(text: str) -> Method:
         key, equals, value = item.partition("=")
         if not equals:
             if cls.positional is None or given:
-                raise UserError(f"'{item}' in '{text}' is not an option; write key=value")
+                raise UserError(
+                    f"'{shortened(item)}' in '{shortened(text)}' is not an option; write key=value"
+                )
             key, value = cls.positional, item
         if key not in fields:
             raise unknown(f"option of {name}", key, fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,11 @@ from emopeft.peft_modules.placing import target_names
 from emopeft.upstream.base import Upstream
 
 ADAPTER = "default"  # peft's name for the one adapter of a tuner
+# Fields of peft's configurations that say where something comes from, not what is computed.
+ABOUT = {
+    *("peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode"),
+    *("tokenizer_name_or_path", "progressbar"),
+}
 
 
 @dataclasses.dataclass
@@ -30,15 +36,26 @@ class Injected:
     Attributes:
         tuner: peft's BaseTuner, whose ``model`` is the patched one.
         changed: base weights that the tuner's initialisation replaced (PiSSA), as they were.
+        resolved: peft's configuration as it was before any training, see `plain_config`.
     """
 
     tuner: Any
     changed: dict[str, Tensor]
+    resolved: dict[str, Any]
 
     @property
     def config(self) -> Any:
         """peft's configuration."""
         return self.tuner.peft_config[ADAPTER]
+
+    def replaced(self) -> list[Tensor]:
+        """The base weights that `changed` tells of, as they are now (in the wrapped layers)."""
+        found = []
+        for name in self.changed:
+            path, _, last = name.rpartition(".")
+            layer = self.tuner.model.get_submodule(path)
+            found.append(getattr(getattr(layer, "base_layer", layer), last))
+        return found
 
     def unload(self) -> None:
         """Take the tuner off; the model's weights are what they were before it."""
@@ -63,9 +80,9 @@ class Injected:
         forget(self.tuner.model)
 
 
-def injected(upstream: Upstream) -> dict[str, Injected]:
-    """The tuners on an upstream, by method."""
-    return upstream.__dict__.setdefault("tuners", {})
+def injected(module: nn.Module) -> dict[str, Injected]:
+    """The tuners on an upstream or on a head, by method."""
+    return module.__dict__.setdefault("tuners", {})
 
 
 def plain_model(upstream: Upstream) -> nn.Module:
@@ -104,12 +121,13 @@ def inject(
         feed_forward = {r for r in roles if r in ("fc1", "fc2")}
         chosen = target_names(upstream, tuple(feed_forward), blocks, model) if feed_forward else []
         arguments = arguments | {"feedforward_modules": chosen}
-    tuner, parameters, changed = put_on(model, method, kind, names, arguments)
-    injected(upstream)[method] = Injected(tuner, changed)
+    injected(upstream)[method], parameters = put_on(model, method, kind, names, arguments)
     return parameters
 
 
-def inject_head(head: nn.Module, kind: str, arguments: dict[str, Any]) -> list[nn.Parameter]:
+def inject_head(
+    head: nn.Module, method: str, kind: str, arguments: dict[str, Any]
+) -> list[nn.Parameter]:
     """Put a tuner on the last linear layer of a head's classifier."""
     linears = [n for n, m in head.named_modules() if isinstance(m, nn.Linear)]
     names = [n for n in linears if n.split(".")[0] == "classifier"][-1:]
@@ -118,7 +136,7 @@ def inject_head(head: nn.Module, kind: str, arguments: dict[str, Any]) -> list[n
     trained = [p for p in head.parameters() if p.requires_grad]
     layer = head.get_submodule(names[0])
     frozen = {id(p) for p in layer.parameters()}
-    _, parameters, _ = put_on(head, "lora", kind, names, arguments)
+    injected(head)[method], parameters = put_on(head, method, kind, names, arguments)
     for parameter in trained:  # the tuner froze the whole head
         parameter.requires_grad_(id(parameter) not in frozen)
     return parameters
@@ -126,16 +144,19 @@ def inject_head(head: nn.Module, kind: str, arguments: dict[str, Any]) -> list[n
 
 def put_on(
     model: nn.Module, method: str, kind: str, names: list[str], arguments: dict[str, Any]
-) -> tuple[Any, list[nn.Parameter], dict[str, Tensor]]:
-    """A tuner, the parameters it switched on, and the base weights that it changed."""
+) -> tuple[Injected, list[nn.Parameter]]:
+    """A tuner on these layers, and the parameters that it switched on."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
     configs: Any = PEFT_TYPE_TO_CONFIG_MAPPING
     tuners: Any = PEFT_TYPE_TO_TUNER_MAPPING
-    # Plain LoRA is known to leave the weights alone: no second copy of them is needed.
+    # Plain LoRA is known to leave the weights alone: no second copy of them is needed. Others may
+    # write into them, so they work on a copy: the memory may be shared with other models.
     known = kind == "LORA" and "init_lora_weights" not in arguments
     watched: dict[str, Any] = {} if known else {n: model.get_submodule(n) for n in names}
-    before = {n: layer.weight.detach().clone() for n, layer in watched.items()}
+    before = {n: layer.weight.detach() for n, layer in watched.items()}
+    for name, layer in watched.items():
+        layer.weight.data = before[name].clone()
     model.requires_grad_(False)
     try:
         with quiet():
@@ -144,12 +165,45 @@ def put_on(
     except (ValueError, TypeError, AssertionError, RuntimeError, KeyError, ImportError) as error:
         raise UserError(f"peft refuses '{method}' here: {first_line(error)}") from error
     parameters = [p for p in model.parameters() if p.requires_grad]
-    changed = {
-        f"{n}.weight": before[n]
-        for n, layer in watched.items()
-        if not torch.equal(layer.weight, before[n])
-    }
-    return tuner, parameters, changed
+    changed = {}
+    for name, layer in watched.items():
+        if not torch.equal(layer.weight, before[name]):
+            changed[f"{name}.weight"] = before[name]
+        else:
+            layer.weight.data = before[name]
+    return Injected(tuner, changed, plain_config(config)), parameters
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Those fields of peft's configuration that are plain values, as JSON.
+
+    Many are not options of ours and take peft's defaults, which may differ in the next version:
+    checkpoints hold them all.
+    """
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in ABOUT and _is_plain(value):
+            found[field.name] = _as_json(value)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple, set)):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str, enum.Enum))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return _as_json(value.value)
+    if isinstance(value, dict):
+        return {k: _as_json(v) for k, v in value.items()}
+    if isinstance(value, set):
+        return sorted(map(_as_json, value), key=str)
+    return [_as_json(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def forget(model: nn.Module) -> None:

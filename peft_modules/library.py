@@ -77,6 +77,13 @@ class PeftMethod(Method):
         targets, blocks = self.targets, self.blocks  # type: ignore[attr-defined]
         return inject(upstream, self.name, self.type_name, self.arguments(), targets, blocks)
 
+    def changed(self, upstream: Upstream) -> Iterable[Tensor]:
+        return injected(upstream)[self.name].replaced()
+
+    def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
+        found = injected(upstream).get(self.name)
+        return None if found is None else found.resolved
+
     def remove(self, upstream: Upstream) -> None:
         injected(upstream).pop(self.name).unload()
 
@@ -278,9 +285,7 @@ def _trial(cls: type[PeftMethod]) -> bool:
         before = stack(x).detach()
         arguments = cls().arguments()
         try:
-            _, parameters, _ = put_on(
-                stack, cls.name, cls.type_name, ["first", "second"], arguments
-            )
+            _, parameters = put_on(stack, cls.name, cls.type_name, ["first", "second"], arguments)
             after = stack(x)
             gradients = torch.autograd.grad(after.sum(), parameters, allow_unused=True)
         except Exception as error:  # each method fails in its own way
@@ -298,7 +303,7 @@ def _changes_weights(initialisation: str) -> bool:
         stack = _Stack()
         try:
             arguments = {"init_lora_weights": initialisation}
-            _, _, changed = put_on(stack, initialisation, "LORA", ["first"], arguments)
+            found, _ = put_on(stack, initialisation, "LORA", ["first"], arguments)
         except UserError:
             return False
-    return bool(changed)
+    return bool(found.changed)

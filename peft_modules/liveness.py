@@ -8,19 +8,20 @@ trap 1). So after patching, one small forward and backward pass must reach each 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
+from emopeft.peft_modules.tensors import double_copy
 from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
 from emopeft.upstream.states import mask_of
 
 # In float32, rounding alone gives dead tensors gradients of up to 2e-7 of the largest one, and live
 # ones go down to 7e-7 (measured on all methods and families); in float64 they are far apart.
 SUSPICIOUS = 1e-5
+SUSPICIOUS_ON_ACCELERATOR = 1e-2  # TF32, or a kernel's own order of sums, rounds to 1e-3
 DEAD_IN_DOUBLE = 1e-10
 
 
@@ -51,10 +52,12 @@ def dead_tensors(upstream: Upstream) -> list[str]:
     with _nothing_at_zero(trainable):
         sizes = _gradient_sizes(upstream, upstream, None)
         largest = max(sizes.values())
+        on_cpu = all(p.device.type == "cpu" for p in trainable.values())
+        suspicious = SUSPICIOUS if on_cpu else SUSPICIOUS_ON_ACCELERATOR
         doubtful = {
             name
             for name, size in sizes.items()
-            if size <= SUSPICIOUS * largest and not is_key_bias(upstream, name)
+            if size <= suspicious * largest and not is_key_bias(upstream, name)
         }
         dead = {name for name in doubtful if sizes[name] == 0}
         if doubtful - dead and upstream.has_blocks:
@@ -121,11 +124,14 @@ def probe_clips(upstream: Upstream) -> list[Tensor]:
 
 
 def _gradient_sizes_in_double(upstream: Upstream) -> dict[str, float]:
-    """The same in float64, from the front end on (which works in float32); {} if that fails."""
+    """The same in float64, from the front end on (which works in float32); {} if that fails.
+
+    Always on the CPU: MPS has no float64, and an accelerator's peak memory is the training's.
+    """
     with torch.no_grad():
-        features = [x.double() for x in upstream.extract(probe_clips(upstream))]
+        features = [x.cpu().double() for x in upstream.extract(probe_clips(upstream))]
     try:
-        return _gradient_sizes(upstream, copy.deepcopy(upstream).double(), features)
+        return _gradient_sizes(upstream, double_copy(upstream), features)
     except RuntimeError:  # a tuner that insists on float32: what float32 showed has to do
         return {}
 

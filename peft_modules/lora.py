@@ -12,7 +12,9 @@ only its low-rank update trains, beside the rest of the head.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -53,6 +55,8 @@ class Lora(Method):
     def __post_init__(self) -> None:
         if self.r < 1:
             raise UserError(f"lora:r={self.r} must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise UserError(f"lora:alpha={self.alpha} must be a finite number")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora:dropout={self.dropout} must be in [0, 1)")
         for target in self.targets:
@@ -72,7 +76,11 @@ class Lora(Method):
     def patch_head(self, head: nn.Module) -> Iterable[nn.Parameter]:
         if CLASSIFIER not in self.targets:
             return []
-        return inject_head(head, "LORA", self.arguments())
+        return inject_head(head, self.name, "LORA", self.arguments())
+
+    def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
+        found = injected(upstream).get(self.name)
+        return None if found is None else found.resolved
 
     def remove(self, upstream: Upstream) -> None:
         if self.name in injected(upstream):

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
+from emopeft.peft_modules.options import shortened
 from emopeft.upstream.base import Upstream
 
 ROLES = ("q", "k", "v", "o", "fc1", "fc2")
@@ -146,7 +147,7 @@ def target_names(
     """
     for role in targets:
         if role not in ROLES:
-            raise unknown("role", role, ROLES)
+            raise unknown("role", shortened(role), ROLES)
         if role not in upstream.roles:
             raise UserError(f"{upstream.name} has no linear layer with role '{role}'")
     paths = {id(m): n for n, m in (root or upstream).named_modules()}
@@ -160,8 +161,8 @@ def target_names(
 def chosen_blocks(text: str, count: int, what: str = "blocks") -> list[int]:
     """``all``, ``last:3``, ``first:2``, ``0-5`` or ``0+3+6-8`` to block numbers."""
     wrong = UserError(
-        f"{what}={text} must be all, last:N, first:N, or numbers from 0 to {count - 1} such as "
-        "0-2+5"
+        f"{what}={shortened(text)} must be all, last:N, first:N, or numbers from 0 to "
+        f"{count - 1} such as 0-2+5"
     )
     try:
         if text == "all":
@@ -175,9 +176,10 @@ def chosen_blocks(text: str, count: int, what: str = "blocks") -> list[int]:
         chosen: set[int] = set()
         for piece in text.split("+"):
             low, dash, high = piece.partition("-")
-            chosen.update(range(int(low), int(high if dash else low) + 1))
+            first, last = int(low), int(high if dash else low)
+            if not 0 <= first <= last < count:  # before anything of that length is made
+                raise wrong
+            chosen.update(range(first, last + 1))
     except (ValueError, KeyError):
         raise wrong from None
-    if not chosen or min(chosen) < 0 or max(chosen) >= count:
-        raise wrong
     return sorted(chosen)

@@ -24,11 +24,11 @@ def call(*argv: object) -> int:
 
 
 def demo_run(corpus: Path, out: Path, *more: object, method: str = "lora", name: str = "r") -> int:
-    """A short run on the demo corpus, fold 1."""
-    return call(
-        "-u", "demo", "-d", "emotion", "-p", method, "--corpus", "demo", "--data", corpus,
-        "--fold", "1", "--out", out, "-n", name, *SHORT, *more,
-    )  # fmt: skip
+    """A short run on the demo corpus, fold 1; flags in ``more`` take the place of these."""
+    flags = {"-u": "demo", "-d": "emotion", "-p": method, "--corpus": "demo", "--data": corpus,
+             "--fold": "1", "--out": out, "-n": name}  # fmt: skip
+    words = [word for flag, value in flags.items() if flag not in more for word in (flag, value)]
+    return call(*words, *SHORT, *more)
 
 
 def read(path: Path) -> Any:

@@ -19,9 +19,11 @@ LISTED = 20  # problems written out in one error message; the rest is counted
 class Utterance:
     """One clip: who said what, where it is, and how it is labelled.
 
-    ``id`` is unique in its corpus and independent of where the tree lies. ``emotion`` is the
-    corpus' own label in the field's plain words ("angry", "neutral"), or None when unlabelled.
-    ``valence``, ``arousal``, ``dominance`` are on the corpus' own scale, high meaning high.
+    ``id`` is unique in its corpus and independent of where the tree lies; ``uid`` is unique among
+    all corpora, and is what everything else goes by. ``speaker`` is "" where it is not known.
+    ``emotion`` is the corpus' own label in the field's plain words ("angry", "neutral"), or None
+    when unlabelled. ``valence``, ``arousal``, ``dominance`` are on the corpus' own scale, high
+    meaning high. ``traits`` are what else is known of speaker or recording ("age", "race").
     """
 
     id: str
@@ -35,11 +37,34 @@ class Utterance:
     arousal: float | None = None
     dominance: float | None = None
     split: str | None = None  # a split that came with the data, as it was called there
+    corpus: str = ""  # its name, set by `Corpus.load`
+    traits: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def uid(self) -> str:
+        """corpus/id: one corpus' 03a01Wa is not another's."""
+        return f"{self.corpus}/{self.id}" if self.corpus else self.id
+
+    @property
+    def speaker_uid(self) -> str:
+        """corpus/speaker, "" where the speaker is not known."""
+        return f"{self.corpus}/{self.speaker}" if self.corpus and self.speaker else self.speaker
+
+    def all_traits(self) -> dict[str, str]:
+        """What is known of speaker and recording, by name, always in one order."""
+        known = {"sex": self.sex, "session": self.session, "style": self.style, "split": self.split}
+        known |= {name: self.traits[name] for name in sorted(self.traits)}
+        return {name: value for name, value in known.items() if value}
+
+
+def printable(text: str) -> str:
+    """The text with whatever a terminal would obey, or could not show, written out."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def listing(problems: Sequence[str], limit: int = LISTED) -> str:
     """One problem per line, at most ``limit`` of them, and how many more there are."""
-    lines = [f"  {problem}" for problem in problems[:limit]]
+    lines = [f"  {printable(problem)}" for problem in problems[:limit]]
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)
@@ -79,6 +104,7 @@ class Corpus:
         hashes: optional ``hashes(place) -> {file name: (sha256, bytes)}`` of the published files;
             ``place`` is the table itself or a tree that holds it.
         ids: optional ``ids() -> published utterance ids``, where the names follow a rule.
+        duplicates: groups of ids that hold the same recording in the corpus as published.
         options: what ``read`` takes beside root, as ``name -> help``.
         adjust: optional ``adjust(**options) -> {field: value}``: what the options change of the
             published numbers.
@@ -98,6 +124,7 @@ class Corpus:
     dimensions_scale: tuple[float, float] | None = None
     hashes: Callable[[Path], dict[str, tuple[str, int]]] | None = None
     ids: Callable[[], Iterable[str]] | None = None
+    duplicates: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     adjust: Callable[..., Mapping[str, Any]] | None = None
 
@@ -116,7 +143,11 @@ class Corpus:
         self._known(options)
         if not root.exists():
             raise UserError(f"{root} does not exist; --data must name {self.folder}")
-        utterances = self.read(root, **options)
+        try:
+            utterances = self._named(self.read(root, **options))
+        except TreeError as error:
+            error.utterances = self._named(error.utterances)
+            raise
         if not utterances:
             raise UserError(f"no utterance of {self.title} under {root}; expected {self.folder}")
         first: dict[str, Utterance] = {}
@@ -130,6 +161,9 @@ class Corpus:
             hint = "keep one copy of each, or let --data name the folder that holds just one"
             raise TreeError(root, [f"{twice[0]}; {hint}", *twice[1:]], list(first.values()))
         return utterances
+
+    def _named(self, utterances: Iterable[Utterance]) -> list[Utterance]:
+        return [dataclasses.replace(u, corpus=self.name) for u in utterances]
 
     def _known(self, options: Mapping[str, Any]) -> None:
         for option in options:

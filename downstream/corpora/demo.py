@@ -9,13 +9,18 @@ feels anything in it: a number measured on it says that the harness works, and n
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # here, so that the corpus below is not registered a second time
+    import sys
+
+    from emopeft.commands.modules import demo_corpus
+
+    sys.exit(demo_corpus())
+
 import ctypes
 import dataclasses
 import hashlib
 import multiprocessing
 import re
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -255,32 +260,3 @@ register(
         speakers=2 * len(VOICES),
     )
 )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m downstream.corpora.demo",
-        description="Make the demo corpus: synthetic speech, not emotional speech.",
-    )
-    parser.add_argument("dir", type=Path, help="where to; made if not there")
-    root = parser.parse_args(arguments).dir
-    from tqdm import tqdm
-
-    try:
-        with tqdm(total=0, unit="clip", desc="demo corpus", disable=None) as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            synthesise(root, show)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"demo corpus: {len(read(root))} synthetic clips in {root}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

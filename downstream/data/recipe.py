@@ -7,26 +7,26 @@ before anything is loaded. The defaults for a kind of method and a protocol stan
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from emopeft.downstream.data.values import SHARE, Range, checked, key, positive
+from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
+from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
-from emopeft.peft_modules.base import FROZEN, kind_of, parse
+from emopeft.files import read_text
+from emopeft.numerics import PRECISIONS
+
+if TYPE_CHECKING:
+    from emopeft.peft_modules.base import Method
 
 Mapping = dict[str, Any]
-
-
-def key(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field with its documentation and, where it is a choice, the choices."""
-    metadata = {"help": help, "choices": choices}
-    if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+# numpy takes seeds below 2^32, and some streams add a little to the run's.
+LARGEST_SEED = 4_000_000_000
 
 
 @dataclasses.dataclass
@@ -41,7 +41,9 @@ class UpstreamKeys:
 @dataclasses.dataclass
 class CorpusKeys:
     name: str | None = key(None, "see --list corpora")
-    data: str | None = key(None, "where the corpus lies; else the variable EMOPEFT_<NAME>")
+    data: str | dict[str, str] | None = key(
+        None, "where it lies; several corpora: name and place of each; else EMOPEFT_<NAME> is asked"
+    )
     options: Mapping = key({}, "what the corpus' reader takes beside the place")
     allow_incomplete: bool = key(False, "run although files of the published corpus are missing")
 
@@ -52,8 +54,8 @@ class HeadKeys:
     layers: str = key(
         "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
     )
-    hidden: int = key(256, "width of the head")
-    dropout: float = key(0.1, "of the conv head")
+    hidden: int = key(256, "width of the head", range=positive(65_536))
+    dropout: float = key(0.1, "of the conv head", range=SHARE)
     standardise: bool | None = key(
         None, "standardise a frozen upstream's means on the training part; unset: as it needs"
     )
@@ -62,36 +64,55 @@ class HeadKeys:
 @dataclasses.dataclass
 class TrainKeys:
     optimizer: str = key("adam", "adam, adamw or sgd", ("adam", "adamw", "sgd"))
-    lr: float = key(1e-3, "learning rate")
+    lr: float = key(1e-3, "learning rate", range=positive(1e6))
     head_lr: float | None = key(
-        None, "of the head beside an upstream that trains; unset: the same as lr"
+        None,
+        "of the head beside an upstream that trains; unset: the same as lr",
+        range=positive(1e6),
     )
-    weight_decay: float = key(0.0, "of the optimiser")
+    weight_decay: float = key(0.0, "of the optimiser", range=Range(0, 1e6))
     schedule: str = key(
         "constant", "of the learning rate", ("constant", "linear", "cosine", "plateau")
     )
-    warmup: float = key(0.0, "share of the steps in which the rate rises from zero")
-    steps: int | None = key(None, "optimiser steps (or give epochs)")
-    epochs: float | None = key(30, "passes over the training part (or give steps)")
-    batch_size: int = key(32, "utterances per optimiser step")
+    warmup: float = key(0.0, "share of the steps in which the rate rises from zero", range=SHARE)
+    steps: int | None = key(None, "optimiser steps (or give epochs)", range=positive(10**8))
+    epochs: float | None = key(
+        30, "passes over the training part (or give steps)", range=positive(10**6)
+    )
+    batch_size: int = key(32, "utterances per optimiser step", range=positive(10**6))
     batch_seconds: float = key(
-        60.0, "padded seconds of audio in memory at once; a step is split into as many as it takes"
+        60.0,
+        "padded seconds of audio in memory at once; a step is split into as many as it takes",
+        range=positive(10**7),
     )
-    clip: float | None = key(1.0, "largest norm of the gradient")
-    eval_every: int | None = key(None, "steps between evaluations; unset: every epoch")
+    clip: float | None = key(1.0, "largest norm of the gradient", range=positive(1e12))
+    eval_every: int | None = key(
+        None, "steps between evaluations; unset: every epoch", range=positive(10**8)
+    )
     patience: int | None = key(
-        8, "evaluations without a better dev metric before stopping; null: never"
+        8,
+        "evaluations without a better dev metric before stopping; null: never",
+        range=positive(10**8),
     )
-    select: str = key("uar", "the dev metric that chooses", ("accuracy", "uar", "macro_f1"))
-    class_weights: str = key("none", "of the loss: none or balanced", ("none", "balanced"))
-    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", ("fp32", "bf16", "fp16"))
+    select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
+    class_weights: str = key(
+        "none",
+        "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "
+        "divided by the sum of its weights)",
+        ("none", "balanced"),
+    )
+    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)
+    tf32: bool = key(False, "let a GPU round fp32 products to TF32 (faster, three digits)")
+    deterministic: bool = key(False, "only operations that repeat to the bit (slower on a GPU)")
     compile: bool = key(False, "compile the blocks that train (torch.compile)")
     checkpointing: bool = key(
         False, "keep no activations inside the blocks that train, compute them again (less memory)"
     )
     tune: str = key("none", "none, or lr: choose it by the dev metric", ("none", "lr"))
     lr_grid: list[float] = key(
-        [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], "the rates that tune=lr tries"
+        [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7],
+        "the rates that tune=lr tries",
+        range=positive(1e6),
     )
 
 
@@ -100,7 +121,15 @@ class CacheKeys:
     dir: str | None = key(None, "where frozen parts are kept; else $EMOPEFT_CACHE or ~/.cache")
     dtype: str = key("fp32", "their format on disk", ("fp32", "fp16", "bf16"))
     limit: float | None = key(
-        None, "GB that all caches together may take; the least recently used make room"
+        None,
+        "GB that all caches together may take; the least recently used make room",
+        range=positive(10**9),
+    )
+    precision: str = key("fp32", "in which the frozen part is computed", PRECISIONS)
+    batch_seconds: float | None = key(
+        None,
+        "seconds of audio extracted at once; unset: one clip on a CPU, 600 on a GPU",
+        range=positive(10**7),
     )
     enabled: bool = key(True, "false: the frozen part is computed anew in every step")
 
@@ -108,7 +137,7 @@ class CacheKeys:
 @dataclasses.dataclass
 class Recipe:
     upstream: UpstreamKeys = dataclasses.field(default_factory=UpstreamKeys)
-    task: str = key("emotion", "what is predicted", ("emotion",))
+    task: str = key("emotion", "what is predicted, see downstream/tasks/")
     corpus: CorpusKeys = dataclasses.field(default_factory=CorpusKeys)
     protocol: str | None = key(None, "see --list protocols; unset: the corpus' own")
     method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
@@ -116,7 +145,7 @@ class Recipe:
     train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
     cache: CacheKeys = dataclasses.field(default_factory=CacheKeys)
     folds: str = key("all", "all, or names such as 1,3")
-    seeds: list[int] = key([0], "one run of all folds per seed")
+    seeds: list[int] = key([0], "one run of all folds per seed", range=Range(0, LARGEST_SEED))
     name: str | None = key(None, "folder of the run under --out; unset: made from what is run")
     out: str = key("runs", "where runs are written")
     description: str = key("", "what this recipe is and where its numbers come from")
@@ -140,20 +169,25 @@ def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file as nested data. Raises UserError naming the file (and line) when it is not."""
+    return nested(read_text(path, MAX_BYTES), f"recipe {path}")
+
+
+def nested(text: str, where: str) -> dict[str, Any]:
+    """A recipe's text as nested data; raises UserError that begins with ``where``."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"recipe {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read recipe {path}: {error}") from None
+        data = load_yaml(text, where)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"recipe {path} is not valid YAML: {reason}") from None
+        raise UserError(f"{where} is not valid YAML: {_reason(error)}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UserError(f"recipe {path} must hold keys and values, not a {type(data).__name__}")
+        raise UserError(f"{where} must hold keys and values, not a {type(data).__name__}")
     return data
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """What YAML says, on one line and printable."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(error).split()))[:300]
 
 
 def flatten(data: Mapping, where: str, prefix: str = "") -> dict[str, Any]:
@@ -173,8 +207,16 @@ def flatten(data: Mapping, where: str, prefix: str = "") -> dict[str, Any]:
                 f"{next(k for k in known if k.startswith(dotted + '.'))}"
             )
         else:
-            raise unknown(f"key in {where}", dotted, known)
+            raise _unknown_key(f"key in {where}", dotted, known)
     return flat
+
+
+def _unknown_key(kind: str, name: str, known: list[str]) -> UserError:
+    """The error for a key that is not there; ``lr`` is answered with ``train.lr``."""
+    ends = [k for k in known if "." in k and k.rpartition(".")[2] == name]
+    if ends:
+        return UserError(f"unknown {kind} '{name}': did you mean {', '.join(ends)}?")
+    return unknown(kind, name[:100], known)
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -184,9 +226,9 @@ def parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"-o {text} must be key=value")
     name = name.strip()
     if name not in known_keys():
-        raise unknown("key in -o", name, known_keys())
+        raise _unknown_key("key in -o", name, known_keys())
     try:
-        return {name: yaml.safe_load(value)}
+        return {name: load_yaml(value, f"-o {name}")}
     except yaml.YAMLError:
         return {name: value}
 
@@ -201,44 +243,8 @@ def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
         if dataclasses.is_dataclass(wanted):
             values[field.name] = build(flat, typing.cast(type, wanted), dotted + ".")
         elif dotted in flat:
-            value = _checked(dotted, flat[dotted], wanted)
-            choices = field.metadata.get("choices", ())
-            if choices and value not in choices:
-                raise unknown(f"value of {dotted}", str(value), choices)
-            values[field.name] = value
+            values[field.name] = checked(dotted, flat[dotted], wanted, field)
     return cls(**values)
-
-
-def _checked(dotted: str, value: Any, wanted: Any) -> Any:
-    """``value`` as the type a key wants; YAML reads ``1e-3`` as text, which counts as a number."""
-    if isinstance(wanted, types.UnionType):
-        if value is None and type(None) in typing.get_args(wanted):
-            return None
-        return _checked(dotted, value, typing.get_args(wanted)[0])
-    origin = typing.get_origin(wanted)
-    if origin is list:
-        inner = typing.get_args(wanted)[0]
-        items = value if isinstance(value, list) else [value]
-        return [_checked(dotted, item, inner) for item in items]
-    if origin is dict:
-        if isinstance(value, dict):
-            return value
-    elif wanted is bool:
-        if isinstance(value, bool):
-            return value
-    elif wanted is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif wanted is float:
-        try:
-            if not isinstance(value, bool):
-                return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise UserError(f"{dotted} = {value!r} must be {names.get(wanted, 'a list of keys')}")
 
 
 def shipped(relative: str) -> Path:
@@ -253,41 +259,45 @@ def default_recipe(protocol: str, kind: str) -> Path:
     early stopping on dev.
     """
     special = shipped(f"{protocol}/{kind}.yaml")
-    return special if special.is_file() else shipped(f"default/{kind}.yaml")
+    named = Path(protocol).name == protocol  # not a file of the user's own
+    return special if named and special.is_file() else shipped(f"default/{kind}.yaml")
+
+
+def parse_method(spec: str) -> list[Method]:
+    """The methods of ``-p``; raises UserError naming what is wrong with the spelling."""
+    from emopeft.peft_modules.base import parse  # loads torch, which reading a recipe does not need
+
+    if "," in spec.partition(":")[0]:
+        raise UserError(f"a sum of methods is written with +: {spec.replace(',', '+')}")
+    return parse(spec)
 
 
 def validate(recipe: Recipe) -> Recipe:
     """Checks over several keys. Raises UserError naming the keys."""
+    from emopeft.peft_modules.base import FROZEN, kind_of
+
     train = recipe.train
+    if recipe.task not in TASKS:
+        raise unknown("task", recipe.task, TASKS)
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
-    positive = {
-        "train.lr": train.lr,
-        "train.head_lr": train.head_lr,
-        "train.batch_size": train.batch_size,
-        "train.batch_seconds": train.batch_seconds,
-        "train.steps": train.steps,
-        "train.epochs": train.epochs,
-        "train.eval_every": train.eval_every,
-        "train.patience": train.patience,
-        "train.clip": train.clip,
-        "head.hidden": recipe.head.hidden,
-        "cache.limit": recipe.cache.limit,
-    }
-    for name, value in positive.items():
-        if value is not None and not value > 0:
-            raise UserError(f"{name} = {value} must be greater than 0")
-    if train.head_lr is not None and kind_of(parse(recipe.method)) == FROZEN:
+    methods = parse_method(recipe.method)
+    if train.head_lr is not None and kind_of(methods) == FROZEN:
         raise UserError(
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "
             "the head trains: set train.lr"
         )
-    if not 0 <= train.warmup < 1:
-        raise UserError(f"train.warmup = {train.warmup} must be a share, from 0 to below 1")
-    if not recipe.seeds or min(recipe.seeds) < 0:
-        raise UserError(f"seeds = {recipe.seeds} must be whole numbers from 0")
-    if not train.lr_grid or min(train.lr_grid) <= 0:
-        raise UserError(f"train.lr_grid = {train.lr_grid} must be numbers greater than 0")
+    for dotted, values in (("seeds", recipe.seeds), ("train.lr_grid", train.lr_grid)):
+        if not values:
+            raise UserError(f"{dotted} is empty; give at least one")
+        if len(set(values)) < len(values):
+            twice = next(v for i, v in enumerate(values) if v in values[:i])
+            raise UserError(f"{dotted} holds {twice} twice; give it once")
+    name = recipe.name
+    if name is not None and (name != Path(name).name or name == ".." or "\n" in name):
+        raise UserError(f"-n {name!r} must be a plain name; the place is given with --out")
+    if name is not None and len(name.encode()) > 200:
+        raise UserError(f"-n {name[:40]}... is longer than 200 bytes; shorten it")
     return recipe
 
 

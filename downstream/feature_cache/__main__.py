@@ -1,5 +1,8 @@
-"""``python -m downstream.feature_cache list`` and ``clean``."""
+"""``python -m downstream.feature_cache list`` and ``clean``: as ``emopeft cache``."""
 
-from emopeft.downstream.feature_cache.folders import entry_point
+import sys
 
-entry_point()
+from emopeft.commands.modules import cache as main
+
+if __name__ == "__main__":
+    sys.exit(main())

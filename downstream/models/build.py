@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from emopeft.downstream.data.recipe import HeadKeys, Recipe, UpstreamKeys
 from emopeft.downstream.models.checkpoint import read_adapter
 from emopeft.downstream.models.heads import Head, SuperbHead, make_head
-from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.models.model import AdaptedModel, active_dropout
+from emopeft.downstream.tasks.base import task_of
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
+from emopeft.peft_modules.base import from_parts
 from emopeft.peft_modules.liveness import prove_head_live
-from emopeft.upstream.base import Upstream
+from emopeft.peft_modules.tensors import sharing_copy
+from emopeft.upstream.base import Upstream, same_base
 from emopeft.upstream.catalogue import load as load_upstream
+
+# Options of methods that are whole numbers and no sizes: they may be large.
+NOT_SIZES = ("seed", "prng", "tinit", "tfinal", "deltaT")
 
 
 def upstream_of(keys: UpstreamKeys) -> Upstream:
@@ -31,7 +38,8 @@ class Blueprint:
     """Makes any number of equal models that differ in their seed: one per fold and seed.
 
     Attributes:
-        upstream: as loaded; stays unpatched.
+        upstream: as loaded; stays unpatched. The models share the memory of all that they do not
+            train: there is one copy of the encoder, however many folds there are.
         method: a spec such as ``lora+ws``.
         head: arguments of `make_head`.
         dropout: the encoder's own dropout in the blocks that train.
@@ -42,6 +50,7 @@ class Blueprint:
     head: dict[str, Any]
     dropout: bool = False
     _proven: bool = False
+    _start: int | None = None
 
     @classmethod
     def of(cls, upstream: Upstream, recipe: Recipe, outputs: int) -> Blueprint:
@@ -59,8 +68,9 @@ class Blueprint:
         The liveness proof runs once: the copies differ in nothing that matters for it.
         """
         torch.manual_seed(seed)
-        adaptation = adapt(copy.deepcopy(self.upstream), self.method, prove=not self._proven)
-        self._proven = True
+        copied = sharing_copy(self.upstream)
+        adaptation = adapt(copied, self.method, prove=not self._proven, shared=True)
+        self._proven, self._start = True, adaptation.start
         return adaptation
 
     def model(self, seed: int, adaptation: Adaptation | None = None) -> AdaptedModel:
@@ -70,14 +80,20 @@ class Blueprint:
         torch.manual_seed(seed)
         return assemble(adaptation, make_head(**self.head), self.dropout)
 
+    def dropout_rates(self) -> dict[str, float]:
+        """See `AdaptedModel.dropout_rates`: they decide results."""
+        if self._start is None:
+            self.adapt(0)
+        return active_dropout(self.upstream, self._start or 0) if self.dropout else {}
+
 
 def assemble(adaptation: Adaptation, head: Head, dropout: bool) -> AdaptedModel:
     """A patched upstream and a newly made head, which the methods may patch too."""
     head.patched = patch_head(adaptation.methods, head)
+    configs = {m.name: m.resolved(head) for m in adaptation.methods}
+    adaptation.in_head = {name: c for name, c in configs.items() if c is not None}
     prove_head_live(head, adaptation.upstream)
-    return AdaptedModel(
-        adaptation.upstream, head, adaptation.start, dropout, tuple(adaptation.methods)
-    )
+    return AdaptedModel(adaptation.upstream, head, adaptation.start, dropout, adaptation)
 
 
 def head_arguments(keys: HeadKeys, upstream: Upstream, method: str, outputs: int) -> dict[str, Any]:
@@ -165,52 +181,94 @@ def base_of(config: dict[str, Any], upstream_path: str | None = None) -> Upstrea
         upstream_path: a local copy of the base weights, where the recorded place has moved.
 
     Raises:
-        UserError: the base weights found are not the ones it was trained on.
+        UserError: what is found gives other states than the one it was trained on.
     """
-    recorded = dict(config["upstream"])
-    weights = recorded.pop("weights")
-    keys = UpstreamKeys(**recorded)
+    recorded = config["upstream"]
+    keys = UpstreamKeys(
+        **{name: recorded[name] for name in ("name", "path", "revision", "window", "dropout")}
+    )
     if upstream_path is not None:
         keys.path = upstream_path
     upstream = upstream_of(keys)
-    if upstream.weights != weights:
+    noted = ("weights", "loader", "options", "code")
+    wrong = same_base({k: recorded[k] for k in noted if recorded[k] is not None}, upstream)
+    if wrong:
         raise UserError(
             f"the base weights in {upstream.source} are not the ones that this checkpoint of "
-            f"{keys.name} was trained on; give the same ones with --upstream-path, or train again"
+            f"{keys.name} was trained on: {wrong}; give the same ones with --upstream-path, or "
+            "train again"
         )
     return upstream
 
 
-def restore(folder: Path, upstream_path: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
-    """Rebuild a trained model from a fold's folder.
+def restore(
+    folder: Path, upstream_path: str | None = None, device: torch.device | str = "cpu"
+) -> tuple[AdaptedModel, dict[str, Any]]:
+    """Rebuild a trained model from a fold's folder; no seed and no default takes part in it.
 
     Args:
         folder: holds adapter.safetensors and adapter.json.
         upstream_path: a local copy of the base weights, where the recorded place has moved.
+        device: where the model is put.
 
     Returns:
-        the model in eval mode and the checkpoint's adapter.json.
+        the model in eval mode and the checkpoint's adapter.json (`AdapterConfig` as data).
 
     Raises:
         UserError: a damaged checkpoint, or base weights that are not the ones it was trained on.
     """
     tensors, config = read_adapter(folder)
+    return rebuild(folder, tensors, config, upstream_path, device), config
+
+
+def rebuild(
+    place: Path,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    upstream_path: str | None = None,
+    device: torch.device | str = "cpu",
+) -> AdaptedModel:
+    """The model that tensors and adapter.json describe; ``place``: for messages."""
     try:
-        upstream = base_of(config, upstream_path)
-        torch.manual_seed(config.get("seed", 0))  # of whatever a method draws and does not train
-        adaptation = adapt(upstream, config["method"], prove=False)
-        model = assemble(
-            adaptation, make_head(**config["head"]), config["upstream"].get("dropout", False)
-        )
-        expected = set(model.trainable_state())
-        if expected != set(tensors):
-            odd = sorted(expected ^ set(tensors))
-            raise UserError(f"{folder}: the adapter's tensors do not fit its method, e.g. {odd[0]}")
-        model.load_trainable_state(tensors)
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder} holds a damaged checkpoint ({error}); train again") from None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), config
+        task = task_of(config["task"])
+        methods = from_parts(config["method"]["parts"])
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    _check_sizes(place, tensors, config)
+    upstream = base_of(config, upstream_path)
+    head = config["head"]
+    wanted = {"width": upstream.width, "states": upstream.num_blocks + 1, "outputs": task.outputs}
+    for key, value in wanted.items():
+        if head[key] != value:
+            raise UserError(
+                f"{place}: key 'head.{key}' is {head[key]}, and upstream and task ask for {value}; "
+                "train again"
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])  # counts for schema 1 only; else all of it is overwritten
+        adaptation = adapt(upstream, methods, prove=False)
+        model = assemble(adaptation, make_head(**head), config["upstream"]["dropout"])
+    adaptation.check_peft(config["method"]["peft"])
+    if config["seeded"]:
+        tensors = model.kept_state() | dict(tensors)
+    try:
+        model.load_kept_state(tensors, later_stage=len(config["stages"]) > 1)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    return model.to(device).eval()
+
+
+def _check_sizes(place: Path, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+    """Refuse a method that would need more memory than its own tensors tell of."""
+    largest = max((n for t in tensors.values() for n in t.shape), default=0)
+    for part in config["method"]["parts"]:
+        for name, value in part["options"].items():
+            size = type(value) is int and not any(word in name for word in NOT_SIZES)
+            if size and value > max(largest, 4096):
+                raise UserError(
+                    f"{place}: the option {part['name']}:{name}={value} does not fit the tensors, "
+                    f"whose largest dimension is {largest}; train again"
+                )
 
 
 def standardise_on(model: AdaptedModel, means: torch.Tensor | None) -> None:

@@ -11,10 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from emopeft.errors import unknown
+from emopeft.errors import UserError, unknown
 from emopeft.upstream.states import mask_of
 
 LAYERS = ("weighted_sum", "last", "blocks")
+MAX_HIDDEN = 8192
 
 
 class Featurizer(nn.Module):
@@ -121,7 +122,10 @@ class ConvHead(Head):
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         frames = self.convolutions(self.featurizer(states, 1))
         mask = mask_of(lengths, frames.shape[1]).unsqueeze(-1)
-        return self.classifier((frames * mask).sum(1) / lengths.view(-1, 1).to(frames.dtype))
+        # In bfloat16 a sum of hundreds of frames is coarse, and 301 frames would be 300.
+        exact = torch.promote_types(frames.dtype, torch.float32)
+        mean = (frames * mask).sum(1, dtype=exact) / lengths.view(-1, 1)
+        return self.classifier(mean.to(frames.dtype))
 
 
 HEADS = ("superb", "conv")
@@ -138,7 +142,15 @@ def make_head(
     dropout: float = 0.1,
     standardise: bool = False,
 ) -> Head:
-    """A head by name, newly initialised from torch's global generator."""
+    """A head by name, newly initialised from torch's global generator.
+
+    Raises:
+        UserError: an unknown name, or a size or rate that no head can have.
+    """
+    if not 1 <= hidden <= MAX_HIDDEN:
+        raise UserError(f"head.hidden={hidden} must be a whole number from 1 to {MAX_HIDDEN}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"head.dropout={dropout} must be in [0, 1)")
     if name == "superb":
         return SuperbHead(width, states, outputs, layers, hidden, standardise)
     if name == "conv":

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.heads import Head
-from emopeft.peft_modules.base import Method
+from emopeft.errors import UserError
+from emopeft.peft_modules.apply import Adaptation, freeze
+from emopeft.peft_modules.tensors import check_fits, put
 from emopeft.upstream.base import Upstream
 
-
-@dataclasses.dataclass
-class Batch:
-    """Inputs of some utterances.
-
-    Attributes:
-        states: what is already known of the states below ``start``: their time means
-            (batch, states, width), or for a head that needs frames, per utterance
-            (states, time, width). All L+1 states when everything is frozen.
-        kept: per utterance what `Upstream.forward_from` starts from (empty when all is frozen).
-        labels: (batch,).
-    """
-
-    states: Tensor | list[Tensor]
-    kept: list[Tensor]
-    labels: Tensor
+IN_HEAD = "head"  # the pattern that freezes it; and what its tensors' names start with
 
 
 class AdaptedModel(nn.Module):
-    """``forward(batch)`` gives the head's outputs (batch, outputs)."""
+    """``forward(batch)`` gives the head's outputs (batch, outputs).
+
+    Args:
+        upstream: frozen, or patched by ``adaptation``.
+        start: where it starts to train; with an adaptation, its own counts.
+        dropout: the encoder's own dropout in the blocks that train.
+    """
 
     def __init__(
         self,
@@ -40,14 +33,19 @@ class AdaptedModel(nn.Module):
         head: Head,
         start: int,
         dropout: bool = False,
-        methods: Sequence[Method] = (),
+        adaptation: Adaptation | None = None,
     ):
         super().__init__()
-        self.methods = list(methods)
+        self.adaptation = adaptation or Adaptation(upstream, [], start, [])
+        self.methods = self.adaptation.methods
         self.upstream = upstream
         self.head = head
-        self.start = start
         self.dropout = dropout
+
+    @property
+    def start(self) -> int:
+        """Where training starts (upstream/base.py)."""
+        return self.adaptation.start
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Train mode for the head and the patched-in modules only.
@@ -86,12 +84,14 @@ class AdaptedModel(nn.Module):
 
     def after_step(self, step: int, total: int) -> None:
         """After an optimiser step, before its gradients are cleared."""
-        for method in self.methods:
-            method.after_step(self.upstream, step, total)
+        for part in self.adaptation.parts:
+            if part.sizes:  # a method that is frozen in this stage has no gradients
+                part.method.after_step(self.upstream, step, total)
 
     def penalty(self) -> Tensor | None:
         """What the methods add to the loss of an optimiser step, or None."""
-        terms = [method.penalty(self.upstream) for method in self.methods]
+        parts = [part for part in self.adaptation.parts if part.sizes]
+        terms = [part.method.penalty(self.upstream) for part in parts]
         found = [term for term in terms if term is not None]
         return torch.stack(found).sum() if found else None
 
@@ -117,6 +117,133 @@ class AdaptedModel(nn.Module):
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
+
+    # ---- checkpoints and stages -------------------------------------------------------------
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """Copies of all that the base weights do not hold, by name: what a checkpoint holds.
+
+        That is what trains, the head with its buffers, and what a method drew or changed without
+        training it: no seed is needed to put it back.
+        """
+        state = {f"upstream.{n}": t for n, t in self.adaptation.state().items()}
+        head = self.head.state_dict()
+        return state | {f"{IN_HEAD}.{n}": t.detach().clone() for n, t in head.items()}
+
+    def load_kept_state(self, state: Mapping[str, Tensor], later_stage: bool = False) -> None:
+        """Put back what `kept_state` gave.
+
+        Args:
+            later_stage: see `Adaptation.load`.
+
+        Raises:
+            UserError: names, shapes or types do not fit this model, or values are not finite.
+        """
+        upstream, head = _split(state)
+        own = self.head.state_dict(keep_vars=True)
+        if odd := sorted(own.keys() ^ head.keys()):
+            raise UserError(
+                f"the checkpoint does not fit its head: {len(odd)} tensors differ, e.g. "
+                f"{odd[0][:200]}; train again"
+            )
+        for name, tensor in head.items():
+            check_fits("the head of the checkpoint", name, tensor, own[name])
+        self.adaptation.load(upstream, later_stage)
+        for name, tensor in head.items():
+            put(own[name], tensor)
+
+    def carry(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Start this stage where an earlier one ended, of which ``state`` is the kept state.
+
+        Call it before `freeze`, and before an optimiser or another device is given the model.
+
+        Returns:
+            the names in ``state`` that were not taken: this model has no such tensor, or of
+            another shape. None for a stage with the same method and head.
+        """
+        upstream, head = _split(state)
+        left = [f"upstream.{n}" for n in self.adaptation.carry(upstream)]
+        own = self.head.state_dict(keep_vars=True)
+        for name, tensor in head.items():
+            if name in own and own[name].shape == tensor.shape:
+                check_fits("the earlier stage's head", name, tensor, own[name])
+                put(own[name], tensor)
+            else:
+                left.append(f"{IN_HEAD}.{name}")
+        return left
+
+    def freeze(self, patterns: Sequence[str]) -> list[str]:
+        """Stop training some of what trains; returns the names, as in `kept_state`.
+
+        Args:
+            patterns: "head" (all of it); else a method of the sum by its name ("lora"; "ws" and
+                what it put into the head, too), or a part of the upstream's parameter names.
+
+        Raises:
+            UserError: a pattern that chooses nothing, or a tensor that is dead without the others.
+        """
+        frozen: list[str] = []
+        rest: list[str] = []
+        parameters = dict(self.head.named_parameters())
+        for pattern in patterns:
+            patched = self.head.patched.get(pattern, [])
+            names = list(parameters) if pattern == IN_HEAD else list(patched)
+            if pattern == "ws" and self.adaptation.weighted_sum:
+                names += [n for n in parameters if n == "featurizer.weights"]
+            names = [n for n in names if parameters[n].requires_grad]
+            for name in names:
+                parameters[name].requires_grad_(False)
+            frozen += [f"{IN_HEAD}.{n}" for n in names]
+            in_upstream = any(p.sizes for p in self.adaptation.parts if p.method.name == pattern)
+            if not names or in_upstream:
+                rest.append(pattern)
+        return frozen + [f"upstream.{n}" for n in (freeze(self.adaptation, rest) if rest else [])]
+
+    def dropout_rates(self) -> dict[str, float]:
+        """The rates of the pretrained blocks' own dropout that are active while they train.
+
+        Returns:
+            rates above 0 by their place ("3.attention.dropout": block 3); {} where it is off.
+        """
+        return active_dropout(self.upstream, self.start) if self.dropout else {}
+
+
+def active_dropout(upstream: Upstream, start: int) -> dict[str, float]:
+    """The rates above 0 of the pretrained blocks from ``start`` on, by their place."""
+    first = max(start, 0)
+    return {
+        f"{i}.{place}": rate
+        for i, block in enumerate(upstream.blocks[first:], first)
+        for place, rate in _rates(block)
+    }
+
+
+def _rates(block: nn.Module) -> list[tuple[str, float]]:
+    """Dropout's rates in a block: of its modules, and the numbers that its functions take."""
+    found: list[tuple[str, float]] = []
+    for name, module in block.named_modules():
+        if not getattr(module, "pretrained", False):
+            continue
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            found.append((name, float(module.p)))
+        for attribute, value in vars(module).items():
+            if "dropout" in attribute and isinstance(value, (int, float)):
+                found.append((f"{name}.{attribute}".lstrip("."), float(value)))
+    return [(place, rate) for place, rate in found if rate > 0]
+
+
+def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of the upstream and of the head, without the first part of their names."""
+    sides: dict[str, dict[str, Tensor]] = {"upstream": {}, IN_HEAD: {}}
+    for name, tensor in state.items():
+        side, _, rest = name.partition(".")
+        if side not in sides:
+            raise UserError(
+                f"the checkpoint holds a tensor '{name[:100]}', which belongs to neither upstream "
+                "nor head; train again"
+            )
+        sides[side][rest] = tensor
+    return sides["upstream"], sides[IN_HEAD]
 
 
 def _pad_frames(states: list[Tensor], frames: int) -> Tensor:

@@ -10,7 +10,9 @@ File format::
 
     {"name": "ravdess-6fold",        small letters, digits, hyphens; task or classes in it
      "version": 1,                   raised when the folds or labels change
-     "corpus": "ravdess", "task": "emotion", "description": "...", "source": "...",
+     "corpus": "ravdess",            or "corpora": ["ravdess", "emodb"], see below
+     "task": "emotion",              or a list of the tasks that it is for
+     "description": "...", "source": "...",
      "classes": ["neutral", ...],    order of the logits
      "labels": {"excited": "happy"}, corpus label -> class; utterances of other labels drop out
      "counts": {"neutral": 96},      published utterances per class (may be absent)
@@ -20,7 +22,8 @@ File format::
                                        position           places in "utterances", from 0
                                        rule               no lists: folds are made by "rule"
      "utterances": {"id": "class"},  all that take part, in the order they are read; needed for
-                                     id and position, allowed for session and speaker
+                                     id and position, allowed for session and speaker; a list of
+                                     ids where there are no classes
      "leave_out": ["0001"],          speakers or sessions of the corpus that take no part
      "folds": [{"name": "1", "test": [...], "dev": [...], "train": [...]}],
                                      no "train": all others (but where each one named is
@@ -28,243 +31,218 @@ File format::
                                      "dev" may be {"part": 1, "modulus": 5, "remainder": 0},
                                      see HashRule
      "rule": {"by": "speaker"},      speaker, session or split, see GroupRule
-     "speaker_overlap": ["dev"]}     dev shares speakers with train; the name must hold random-dev
+     "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev
+     "unknown_speakers": true}       utterances without a speaker may take part; that the folds
+                                     are clean can then not be known, and the record says so
 
-With unit ``rule``, ``labels`` and ``classes`` may be absent: the labels present, sorted.
+``labels`` and ``classes`` may both be absent: the labels present, sorted.
+
+Several corpora: with ``corpora``, ids, speakers and sessions are written "corpus/name", and
+``labels`` holds a map for each: ``{"ravdess": {"calm": "neutral"}, "emodb": {...}}``.
+
+Several tests: ``"tests": {"clean": [...], "phone": [...]}`` in place of ``test``. Several stages,
+each going on with what the one before gave, in place of ``dev`` and ``train``::
+
+    "stages": [{"name": "adapt", "train": [...], "dev": [...], "method": "lora"},
+               {"name": "finish", "dev": [...], "freeze": ["head"], "keys": {"lr": 1e-5}}]
+
+``keys`` are those of the recipe's section ``train``. No "train": all who stand in no test and in
+no dev part of the fold. A fold or stage may name its "view"; only "clean" exists.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
-from emopeft.downstream.protocols import resolving, schema
-from emopeft.downstream.protocols.rules import some
+from emopeft.downstream.protocols.schema import (
+    LARGEST_FILE,
+    FoldFile,
+    GroupRule,
+    HashRule,
+    ProtocolFile,
+)
 from emopeft.errors import UserError, unknown
+from emopeft.files import read_json
+from emopeft.validation import validated
 
 SHIPPED = Path(__file__).parent
-SIDES = ("train", "dev", "test")
+WAY_OUT = "correct it; the format is described in downstream/protocols/protocol.py"
 
 
 @dataclasses.dataclass(frozen=True)
-class Fold:
-    """One fold, resolved: the utterances of each side, in a fixed order."""
+class StageSpec:
+    """A stage as written. ``train`` None: all who are in no test and no dev part of the fold."""
 
     name: str
-    train: tuple[Utterance, ...]
-    dev: tuple[Utterance, ...]
-    test: tuple[Utterance, ...]
-
-    def sides(self) -> dict[str, tuple[Utterance, ...]]:
-        """The utterances by side: train, dev, test."""
-        return {side: getattr(self, side) for side in SIDES}
+    dev: tuple[str, ...] | HashRule
+    train: tuple[str, ...] | None = None
+    view: str = "clean"
+    method: str | None = None
+    freeze: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol(schema.ProtocolData):
-    """A protocol as data; the attributes are the keys of its file (see the module)."""
+class FoldSpec:
+    """A fold as written: ids, speakers or sessions per stage and test."""
+
+    name: str
+    tests: Mapping[str, tuple[str, ...]]
+    stages: tuple[StageSpec, ...]
+    view: str = "clean"  # of the tests
+
+    @classmethod
+    def plain(
+        cls,
+        name: str,
+        test: Iterable[str],
+        dev: Iterable[str] | HashRule,
+        train: Iterable[str] | None = None,
+    ) -> FoldSpec:
+        """One stage, called "train", and one test, called "test"."""
+        stage = StageSpec(
+            "train",
+            dev if isinstance(dev, HashRule) else tuple(dev),
+            None if train is None else tuple(train),
+        )
+        return cls(name, {"test": tuple(test)}, (stage,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A protocol as data; the attributes are the keys of its file (see the module).
+
+    Attributes:
+        corpora, tasks: the names in ``corpus`` or ``corpora``, and in ``task``.
+        labels: per corpus, its own label -> class; empty: the labels present.
+        utterances: id -> class ("" without classes).
+        prefixed: whether ids, speakers and sessions are written "corpus/name".
+    """
+
+    name: str
+    version: int
+    corpora: tuple[str, ...]
+    tasks: tuple[str, ...]
+    description: str
+    source: str
+    labels: Mapping[str, Mapping[str, str]]
+    classes: tuple[str, ...]
+    unit: str
+    folds: tuple[FoldSpec, ...] = ()
+    utterances: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    speaker_overlap: tuple[str, ...] = ()
+    unknown_speakers: bool = False
+    rule: GroupRule | None = None
+    prefixed: bool = False
+
+    @classmethod
+    def of(cls, file: ProtocolFile) -> Protocol:
+        """The protocol that a checked file describes."""
+        utterances = file.utterances
+        if isinstance(utterances, list):
+            utterances = dict.fromkeys(utterances, "")
+        ids = list(utterances)
+        return cls(
+            name=file.name,
+            version=file.version,
+            corpora=(file.corpus,) if file.corpus is not None else tuple(file.corpora or ()),
+            tasks=(file.task,) if isinstance(file.task, str) else tuple(file.task),
+            description=file.description,
+            source=file.source,
+            labels=file.label_maps(),
+            classes=tuple(file.classes),
+            unit=file.unit,
+            folds=tuple(_fold(fold, ids) for fold in file.folds),
+            utterances=utterances,
+            leave_out=tuple(file.leave_out),
+            counts=file.counts,
+            speaker_overlap=tuple(file.speaker_overlap),
+            unknown_speakers=file.unknown_speakers,
+            rule=file.rule,
+            prefixed=file.corpora is not None,
+        )
+
+    @property
+    def corpus(self) -> str:
+        """The corpora, as ``--corpus`` names them: "ravdess", or "ravdess+emodb"."""
+        return "+".join(self.corpora)
 
     @property
     def fold_names(self) -> tuple[str, ...]:
         """Names of the folds; empty where a rule makes them from the data."""
         return tuple(fold.name for fold in self.folds)
 
-    def resolve(
-        self, utterances: Iterable[Utterance], *, allow_incomplete: bool = False
-    ) -> Resolved:
-        """Find the utterances of every fold.
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """("dev",) where dev may share speakers with train: said in the file *and* in the name."""
+        named = "random-dev" in self.name
+        return tuple(part for part in self.speaker_overlap if part == "dev" and named)
 
-        Args:
-            utterances: all of the corpus, in any order.
-            allow_incomplete: go on with a corpus that lacks utterances or differs from the
-                published counts. The result is not ``complete`` and has another hash.
+    def labelling(
+        self, utterances: Iterable[Utterance]
+    ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, str]]]:
+        """The classes in order, and per corpus its own label -> class.
 
-        Raises:
-            UserError: lists everything that does not fit: ids without a file, counts that differ
-                from the published ones, speakers the protocol does not know, an empty side, a
-                class without training utterances.
+        As the file has it; where it has none, the labels that the utterances have, sorted.
         """
-        found = resolving.resolve(self, list(utterances), allow_incomplete)
-        return Resolved(
-            protocol=self,
-            folds=tuple(Fold(name, **sides) for name, sides in found.folds),
-            classes=found.classes,
-            labels=found.labels,
-            missing=found.missing,
-            dropped=found.dropped,
-            complete=not found.gaps,
-        )
+        if self.labels:
+            return self.classes, self.labels
+        present: dict[str, set[str]] = {}
+        for utterance in utterances:
+            if utterance.emotion:
+                present.setdefault(utterance.corpus, set()).add(utterance.emotion)
+        labels = {corpus: {n: n for n in sorted(names)} for corpus, names in present.items()}
+        return tuple(sorted(set().union(*present.values()))), labels
 
 
-@dataclasses.dataclass(frozen=True)
-class Resolved:
-    """A protocol on a corpus: what is trained on, chosen by and tested on.
+def _fold(fold: FoldFile, ids: list[str]) -> FoldSpec:
+    def names(members: list[Any]) -> tuple[str, ...]:
+        return tuple(ids[m] if isinstance(m, int) else m for m in members)
 
-    Attributes:
-        labels: corpus label -> class, for every label that takes part.
-        missing: ids, speakers or sessions of the protocol that the corpus lacks.
-        dropped: utterances per corpus label that take no part ("" for unlabelled ones).
-        complete: the corpus is as published. False only with ``allow_incomplete``.
-    """
-
-    protocol: Protocol
-    folds: tuple[Fold, ...]
-    classes: tuple[str, ...]
-    labels: Mapping[str, str]
-    missing: tuple[str, ...]
-    dropped: Mapping[str, int]
-    complete: bool
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """SHA-256 (64 hex digits) over corpus, task, classes and each (fold, side, id, class).
-
-        Results may share a table exactly when it is equal: same utterances, in the same order,
-        labelled the same, in the same folds.
-        """
-        sha = hashlib.sha256()
-        head = [self.protocol.corpus, self.protocol.task, list(self.classes)]
-        for row in (head, *self._rows()):
-            sha.update(json.dumps(row, ensure_ascii=True).encode("ascii") + b"\n")
-        return sha.hexdigest()
-
-    def _rows(self) -> Iterable[list[str]]:
-        for fold in self.folds:
-            for side, utterances in fold.sides().items():
-                for utterance in utterances:
-                    yield [fold.name, side, utterance.id, self._class(utterance)]
-
-    def _class(self, utterance: Utterance) -> str:
-        name = self.labels.get(utterance.emotion or "")
-        if name is None:
-            raise UserError(
-                f"utterance '{utterance.id}' is labelled '{utterance.emotion}', which is no class "
-                f"of protocol {self.protocol.name}"
+    return FoldSpec(
+        name=fold.name,
+        tests={name: names(members) for name, members in fold.named_tests().items()},
+        stages=tuple(
+            StageSpec(
+                name=stage.name,
+                dev=stage.dev if isinstance(stage.dev, HashRule) else names(stage.dev),
+                train=None if stage.train is None else names(stage.train),
+                view=stage.view,
+                method=stage.method,
+                freeze=tuple(stage.freeze),
+                keys=stage.keys,
             )
-        return name
-
-    def label(self, utterance: Utterance) -> int:
-        """The class of an utterance as its place in ``classes``; UserError if it has none."""
-        return self.classes.index(self._class(utterance))
-
-    def fold(self, name: str) -> Fold:
-        """The fold called ``name``; UserError naming the known ones otherwise."""
-        for fold in self.folds:
-            if fold.name == name:
-                return fold
-        raise unknown(f"fold of protocol {self.protocol.name}", name, (f.name for f in self.folds))
-
-    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Utterances per fold, side and class, zeros included."""
-        return {
-            fold.name: {side: self._count(part) for side, part in fold.sides().items()}
-            for fold in self.folds
-        }
-
-    def _count(self, utterances: Iterable[Utterance]) -> dict[str, int]:
-        per_class = Counter(self._class(u) for u in utterances)
-        return {name: per_class[name] for name in self.classes}
-
-    def speakers(self) -> dict[str, dict[str, list[str]]]:
-        """Speakers per fold and side, sorted."""
-        return {
-            fold.name: {
-                side: sorted({u.speaker for u in part if u.speaker})
-                for side, part in fold.sides().items()
-            }
-            for fold in self.folds
-        }
-
-    def audit(self) -> dict[str, Any]:
-        """Who and what stands on more than one side, as plain data for the record.
-
-        ``folds`` holds per fold the number of speakers per side, the speakers shared by
-        ``test_train``, ``test_dev`` and ``dev_train``, the ``utterances`` on two sides (the same
-        id, or the same file under two ids), and how many are ``without_speaker``. ``leaks`` are
-        the findings that forbid a run, one sentence each; ``clean`` says there are none.
-        """
-        folds: dict[str, Any] = {}
-        leaks: list[str] = []
-        speakers = self.speakers()
-        for fold in self.folds:
-            report = _shared(fold, speakers[fold.name])
-            folds[fold.name] = report
-            leaks += _leaks(fold.name, report, self._declared())
-        return {
-            "declared": list(self.protocol.speaker_overlap),
-            "clean": not leaks,
-            "leaks": leaks,
-            "folds": folds,
-        }
-
-    def _declared(self) -> bool:
-        """Whether dev may share speakers with train: said in the file *and* in the name."""
-        protocol = self.protocol
-        return "dev" in protocol.speaker_overlap and "random-dev" in protocol.name
-
-    def check_leaks(self) -> None:
-        """Stop a run that would leak.
-
-        Test never shares a speaker with train or dev, no utterance stands on two sides, every
-        utterance has a speaker; dev shares speakers with train only where the protocol declares
-        it and is named so.
-
-        Raises:
-            UserError: names the folds and what they share.
-        """
-        leaks = self.audit()["leaks"]
-        if leaks:
-            raise UserError(
-                f"protocol {self.protocol.name} leaks on this corpus: {'; '.join(leaks[:5])}"
-                f"{f'; and {len(leaks) - 5} more' if len(leaks) > 5 else ''}. Use a protocol whose "
-                "folds keep speakers apart (for a manifest: manifest-speakers)"
-            )
-
-
-def _shared(fold: Fold, speakers: Mapping[str, list[str]]) -> dict[str, Any]:
-    sides = fold.sides()
-    report: dict[str, Any] = {"speakers": {side: len(speakers[side]) for side in SIDES}}
-    both: set[str] = set()
-    for a, b in (("test", "train"), ("test", "dev"), ("dev", "train")):
-        report[f"{a}_{b}"] = sorted(set(speakers[a]) & set(speakers[b]))
-        ids, files = {u.id for u in sides[b]}, {u.path for u in sides[b]}
-        both |= {u.id for u in sides[a] if u.id in ids or u.path in files}
-    report["utterances"] = sorted(both)
-    report["without_speaker"] = sum(not u.speaker for part in sides.values() for u in part)
-    return report
-
-
-def _leaks(name: str, report: Mapping[str, Any], dev_declared: bool) -> list[str]:
-    found = []
-    for a, b in (("test", "train"), ("test", "dev"), ("dev", "train")):
-        names = report[f"{a}_{b}"]
-        if names and not (dev_declared and (a, b) == ("dev", "train")):
-            found.append(f"fold {name}: speaker {some(names)} is in {a} and in {b}")
-    if report["utterances"]:
-        found.append(f"fold {name}: {some(report['utterances'])} is on two sides")
-    if report["without_speaker"]:
-        found.append(
-            f"fold {name}: {report['without_speaker']} utterances have no speaker, so that no one "
-            "can tell whether they leak"
-        )
-    return found
+            for stage in fold.all_stages()
+        ),
+        view=fold.view,
+    )
 
 
 @functools.cache
 def _shipped(name: str) -> Protocol:
-    return _load(SHIPPED / f"{name}.json")
+    return read_protocol(SHIPPED / f"{name}.json")
 
 
-def _load(path: Path) -> Protocol:
-    data = schema.read(path)
-    return Protocol(**{f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
+def read_protocol(path: Path) -> Protocol:
+    """Read and check one file.
+
+    Raises:
+        UserError: the file is missing, is no regular file of at most 64 MiB, is not JSON, or says
+            something wrong; the message names the file and the key.
+    """
+    return parse(read_json(path, LARGEST_FILE), str(path))
+
+
+def parse(value: Any, where: str = "the protocol") -> Protocol:
+    """The protocol of a file's decoded JSON; raises UserError naming ``where`` and the key."""
+    return Protocol.of(validated(where, ProtocolFile, value, WAY_OUT))
 
 
 def protocol_names() -> list[str]:
@@ -287,8 +265,9 @@ def load_protocol(name: str | Path) -> Protocol:
     if str(name) in protocol_names():
         return _shipped(str(name))
     if isinstance(name, Path) or name.endswith(".json") or "/" in name or "\\" in name:
-        protocol = _load(Path(name))
-        if protocol.corpus not in CORPORA:
-            raise UserError(f"{name}: {unknown('corpus', protocol.corpus, CORPORA)}")
+        protocol = read_protocol(Path(name))
+        for corpus in protocol.corpora:
+            if corpus not in CORPORA:
+                raise UserError(f"{name}: {unknown('corpus', corpus, CORPORA)}")
         return protocol
     raise unknown("protocol", name, protocol_names())

@@ -1,91 +1,169 @@
-"""From a protocol's lists to the utterances of a corpus, with everything that does not fit."""
+"""From a protocol's lists to the utterances of its corpora, with everything that does not fit."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.protocols.protocol import FoldSpec, Protocol, StageSpec
 from emopeft.downstream.protocols.rules import folds_by, some
-from emopeft.downstream.protocols.schema import FoldSpec, HashRule, ProtocolData
+from emopeft.downstream.protocols.schema import HashRule
 from emopeft.errors import UserError
 
-Sides = dict[str, tuple[Utterance, ...]]
+Target = Callable[[Utterance], Sequence[float] | None]
+Utterances = tuple[Utterance, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """A fold's utterances: per stage its spec, train and dev; per test its utterances."""
+
+    spec: FoldSpec
+    stages: tuple[tuple[StageSpec, Utterances, Utterances], ...]
+    tests: Mapping[str, Utterances]
 
 
 @dataclasses.dataclass
-class Found:
-    """What resolving a protocol on a corpus gives; ``gaps`` are the ways it is incomplete."""
+class Resolved:
+    """What resolving a protocol on its corpora gives; ``gaps`` are the ways it is incomplete."""
 
     classes: tuple[str, ...]
-    labels: Mapping[str, str]
-    dropped: dict[str, int]
-    folds: list[tuple[str, Sides]] = dataclasses.field(default_factory=list)
+    class_of: Callable[[Utterance], str | None]
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    folds: list[Sides] = dataclasses.field(default_factory=list)
     missing: tuple[str, ...] = ()
     gaps: list[str] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
 
 
-def resolve(protocol: ProtocolData, utterances: list[Utterance], allow_incomplete: bool) -> Found:
-    """Resolve ``protocol``; see :meth:`downstream.protocols.protocol.Protocol.resolve`."""
-    labels = protocol.labels or {u.emotion: u.emotion for u in utterances if u.emotion}
-    classes = protocol.classes or tuple(sorted(labels))
-    found = Found(classes, labels, {})
-    members = _members(protocol, utterances, found)
-    _check_counts(protocol, members, found)
+def resolve(
+    protocol: Protocol,
+    utterances: Sequence[Utterance],
+    target: Target,
+    classes: Sequence[str] | None,
+    allow_incomplete: bool = False,
+) -> Resolved:
+    """Find the utterances of every fold.
+
+    Args:
+        utterances: all of the corpora, in any order.
+        target: the task's target of an utterance, None where it takes no part.
+        classes: what the target is a distribution over; None: it is something else.
+        allow_incomplete: go on with corpora that lack utterances or differ from the published
+            counts.
+
+    Raises:
+        UserError: lists everything that does not fit: ids without a file, counts that differ from
+            the published ones, speakers the protocol does not know, an empty side, a class
+            without training utterances.
+    """
+    names = tuple(classes or ())
+
+    def class_of(utterance: Utterance) -> str | None:
+        values = target(utterance)
+        if not names or values is None:
+            return None
+        return names[max(range(len(names)), key=values.__getitem__)]
+
+    found = Resolved(names, class_of)
+    members = _members(protocol, utterances, target, found)
+    _check_members(protocol, members, classes, found)
     unit, specs = protocol.unit, protocol.folds
     if protocol.rule is not None:
         _stop(protocol, found, allow_incomplete)
-        unit, specs = folds_by(protocol.rule, members)
+        unit, specs = folds_by(
+            protocol.rule, members, lambda u: class_of(u) or "", protocol.prefixed
+        )
     if unit in ("speaker", "session"):
         _check_groups(protocol, unit, specs, members, found)
-    found.folds = [(spec.name, _sides(spec, unit, members)) for spec in specs]
+    found.folds = [_sides(protocol, spec, unit, members) for spec in specs]
     _stop(protocol, found, allow_incomplete)
     _check_sides(found)
     _stop(protocol, found, allow_incomplete)
     return found
 
 
-def _members(protocol: ProtocolData, utterances: list[Utterance], found: Found) -> list[Utterance]:
+def key_of(utterance: Utterance, unit: str, prefixed: bool) -> str:
+    """What ``unit`` calls the utterance by; "" where that is not known."""
+    name = {"speaker": utterance.speaker, "session": utterance.session}.get(unit, utterance.id)
+    return f"{utterance.corpus}/{name}" if prefixed and name else name or ""
+
+
+def label_of(protocol: Protocol, utterance: Utterance) -> str | None:
+    """The class of an utterance in the protocol's map of labels, None where it has none."""
+    return protocol.labels.get(utterance.corpus, {}).get(utterance.emotion or "")
+
+
+def _members(
+    protocol: Protocol, utterances: Sequence[Utterance], target: Target, found: Resolved
+) -> list[Utterance]:
     """The utterances that take part: as listed, or all of a known label sorted by id."""
-    by_id = {u.id: u for u in utterances}
+    by_id = {key_of(u, "id", protocol.prefixed): u for u in utterances}
     if len(by_id) != len(utterances):
-        twice = sorted(name for name, n in Counter(u.id for u in utterances).items() if n > 1)
+        counts = Counter(key_of(u, "id", protocol.prefixed) for u in utterances)
+        twice = sorted(name for name, n in counts.items() if n > 1)
         found.errors.append(f"{len(twice)} ids stand twice in the corpus ({some(twice)})")
     if protocol.utterances:
-        found.missing = tuple(name for name in protocol.utterances if name not in by_id)
-        if found.missing:
-            found.gaps.append(
-                f"{len(found.missing)} of {len(protocol.utterances)} utterances are not in the "
-                f"corpus ({some(list(found.missing))})"
-            )
-        members = [by_id[name] for name in protocol.utterances if name in by_id]
-        classes = protocol.utterances
-        other = [u.id for u in members if found.labels.get(u.emotion or "") != classes[u.id]]
-        if other:
-            found.errors.append(
-                f"{len(other)} utterances are labelled otherwise in the corpus ({some(other)})"
-            )
+        members = _listed(protocol, by_id, target, found)
     else:
         unit = protocol.rule.by if protocol.rule else protocol.unit
-        members = [u for u in utterances if u.emotion in found.labels]
-        members = [u for u in members if _key(u, unit) not in protocol.leave_out]
-        members.sort(key=lambda u: u.id)  # not as the file system lists them
-    listed = {u.id for u in members}
-    found.dropped.update(Counter(u.emotion or "" for u in utterances if u.id not in listed))
+        members = [
+            u
+            for u in utterances
+            if (not protocol.labels or label_of(protocol, u) is not None)
+            and key_of(u, unit, protocol.prefixed) not in protocol.leave_out
+            and target(u) is not None
+        ]
+        members.sort(key=lambda u: (u.corpus, u.id))  # not as the file system lists them
+    taking_part = {u.uid for u in members}
+    rest = [u for u in utterances if u.uid not in taking_part]
+    prefix = (lambda u: f"{u.corpus}/") if protocol.prefixed else (lambda u: "")
+    found.dropped.update(Counter(prefix(u) + u.emotion if u.emotion else "" for u in rest))
     return members
 
 
-def _check_counts(protocol: ProtocolData, members: list[Utterance], found: Found) -> None:
-    if not members:
-        found.errors.append(f"no utterance has one of its labels ({', '.join(found.labels)})")
-        return
-    if len(found.classes) < 2:
-        found.errors.append(
-            f"all utterances are labelled {found.classes[0]}; two labels are needed"
+def _listed(
+    protocol: Protocol, by_id: Mapping[str, Utterance], target: Target, found: Resolved
+) -> list[Utterance]:
+    """The utterances of the protocol's own list."""
+    found.missing = tuple(name for name in protocol.utterances if name not in by_id)
+    if found.missing:
+        found.gaps.append(
+            f"{len(found.missing)} of {len(protocol.utterances)} utterances are not in the "
+            f"corpus ({some(list(found.missing))})"
         )
-    have = Counter(found.labels.get(u.emotion or "") for u in members)
+    members = {name: by_id[name] for name in protocol.utterances if name in by_id}
+    other, without = [], []
+    for name, utterance in members.items():
+        if protocol.labels and label_of(protocol, utterance) != protocol.utterances[name]:
+            other.append(name)
+        elif target(utterance) is None:
+            without.append(name)
+    if other:
+        found.errors.append(
+            f"{len(other)} utterances are labelled otherwise in the corpus ({some(other)})"
+        )
+    if without:
+        found.errors.append(f"{len(without)} utterances have no target ({some(without)})")
+    return list(members.values())
+
+
+def _check_members(
+    protocol: Protocol,
+    members: Sequence[Utterance],
+    classes: Sequence[str] | None,
+    found: Resolved,
+) -> None:
+    if not members:
+        labels = dict.fromkeys(name for names in protocol.labels.values() for name in names)
+        what = f"one of its labels ({', '.join(labels)})" if labels else "a target"
+        found.errors.append(f"no utterance has {what}")
+        return
+    if classes is not None and len(classes) < 2:
+        found.errors.append(f"all utterances are labelled {classes[0]}; two labels are needed")
+    have = Counter(label_of(protocol, u) for u in members)
     wrong = [
         f"{name} {have[name]} instead of {expected}"
         for name, expected in protocol.counts.items()
@@ -96,26 +174,23 @@ def _check_counts(protocol: ProtocolData, members: list[Utterance], found: Found
 
 
 def _check_groups(
-    protocol: ProtocolData,
+    protocol: Protocol,
     unit: str,
     specs: Sequence[FoldSpec],
-    members: list[Utterance],
-    found: Found,
+    members: Sequence[Utterance],
+    found: Resolved,
 ) -> None:
     """Speakers or sessions on one side only: of the protocol, or of the corpus."""
-    named = {
-        name
-        for spec in specs
-        for side in (spec.test, spec.dev, spec.train or ())
-        if not isinstance(side, HashRule)
-        for name in side
-    }
-    present = {_key(u, unit) for u in members}
-    if "" in present:
-        lacking = [u.id for u in members if not _key(u, unit)]
-        found.errors.append(f"{len(lacking)} utterances have no {unit} ({some(lacking)})")
     # Where everyone is tested once, a stranger is a mistake; else strangers are trained on.
-    tested = {name for spec in specs for name in spec.test}
+    tested = {name for spec in specs for names in spec.tests.values() for name in names}
+    named = set(tested)
+    for stage in (stage for spec in specs for stage in spec.stages):
+        for names in (stage.dev, stage.train or ()):
+            named |= set() if isinstance(names, HashRule) else set(names)
+    present = {key_of(u, unit, protocol.prefixed) for u in members}
+    if "" in present and not (unit == "speaker" and protocol.unknown_speakers):
+        lacking = [u.id for u in members if not key_of(u, unit, protocol.prefixed)]
+        found.errors.append(f"{len(lacking)} utterances have no {unit} ({some(lacking)})")
     strange = sorted(present - named - {""})
     if strange and named == tested:
         found.errors.append(f"{unit} {some(strange)} of the corpus is unknown to the protocol")
@@ -124,53 +199,62 @@ def _check_groups(
         found.gaps.append(f"{unit} {some(absent)} of the protocol is not in the corpus")
 
 
-def _check_sides(found: Found) -> None:
-    for name, sides in found.folds:
-        empty = [side for side, part in sides.items() if not part]
+def _check_sides(found: Resolved) -> None:
+    for sides in found.folds:
+        name = sides.spec.name
+        empty = [_side("test", t, "test") for t, part in sides.tests.items() if not part]
+        for stage, train, dev in sides.stages:
+            empty += [
+                _side(kind, stage.name, "train")
+                for kind, part in (("train", train), ("dev", dev))
+                if not part
+            ]
         found.errors += [f"fold {name} has no {side} utterance" for side in empty]
-        trained = {found.labels.get(u.emotion or "") for u in sides["train"]}
+        trained = {found.class_of(u) for _, train, _ in sides.stages for u in train}
         if not empty and (untrained := [c for c in found.classes if c not in trained]):
             found.errors.append(f"fold {name} has no training utterance of {some(untrained)}")
 
 
-def _stop(protocol: ProtocolData, found: Found, allow_incomplete: bool) -> None:
+def _side(kind: str, name: str, usual: str) -> str:
+    return kind if name == usual else f"{kind} '{name}'"
+
+
+def _stop(protocol: Protocol, found: Resolved, allow_incomplete: bool) -> None:
     problems = found.errors + ([] if allow_incomplete else found.gaps)
     if problems:
         raise UserError(
-            f"the corpus does not fit protocol {protocol.name}: {'; '.join(problems)}; complete "
-            "the corpus, check --data, choose another protocol, or run on what is there with "
-            "-o corpus.allow_incomplete=true"
+            f"the corpus does not fit protocol {protocol.name}: {'; '.join(problems[:20])}; "
+            "complete the corpus, check --data, choose another protocol, or run on what is there "
+            "with -o corpus.allow_incomplete=true"
         )
 
 
-def _key(utterance: Utterance, unit: str) -> str:
-    """What ``unit`` calls the utterance by."""
-    value = {"speaker": utterance.speaker, "session": utterance.session}.get(unit, utterance.id)
-    return value or ""
-
-
-def _sides(spec: FoldSpec, unit: str, members: list[Utterance]) -> Sides:
-    """The three sides of a fold. Ids keep the order of their list, all else that of members."""
+def _sides(protocol: Protocol, spec: FoldSpec, unit: str, members: Sequence[Utterance]) -> Sides:
+    """All sides of a fold. Ids keep the order of their list, all else that of members."""
+    keys = [key_of(u, unit, protocol.prefixed) for u in members]
     groups: dict[str, list[Utterance]] = {}
-    for utterance in members:
-        groups.setdefault(_key(utterance, unit), []).append(utterance)
+    for key, utterance in zip(keys, members, strict=True):
+        groups.setdefault(key, []).append(utterance)
 
-    def listed(names: Sequence[str]) -> list[Utterance]:
+    def listed(names: Sequence[str]) -> Utterances:
         if unit in ("speaker", "session"):
             wanted = set(names)
-            return [u for u in members if _key(u, unit) in wanted]
-        return [u for name in names for u in groups.get(name, ())]
+            return tuple(u for key, u in zip(keys, members, strict=True) if key in wanted)
+        return tuple(u for name in names for u in groups.get(name, ()))
 
-    test = listed(spec.test)
-    taken = {u.id for u in test}
-    if isinstance(spec.dev, HashRule):
-        rule = spec.dev
-        dev = [u for u in members if u.id not in taken and rule.chooses(u.id)]
-    else:
-        dev = listed(spec.dev)
-    taken |= {u.id for u in dev}
-    if spec.train is not None:
-        train = listed(spec.train)
-    else:
-        train = [u for u in members if u.id not in taken]
-    return {"train": tuple(train), "dev": tuple(dev), "test": tuple(test)}
+    tests = {name: listed(names) for name, names in spec.tests.items()}
+    tested = {u.uid for part in tests.values() for u in part}
+    devs: list[Utterances] = []
+    for stage in spec.stages:
+        rule = stage.dev
+        if isinstance(rule, HashRule):
+            devs.append(tuple(u for u in members if u.uid not in tested and rule.chooses(u.id)))
+        else:
+            devs.append(listed(rule))
+    taken = tested | {u.uid for dev in devs for u in dev}
+    others = tuple(u for u in members if u.uid not in taken)
+    stages = tuple(
+        (stage, others if stage.train is None else listed(stage.train), dev)
+        for stage, dev in zip(spec.stages, devs, strict=True)
+    )
+    return Sides(spec, stages, tests)

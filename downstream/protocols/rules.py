@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
-from emopeft.downstream.protocols.schema import FoldSpec, GroupRule
+from emopeft.downstream.protocols.protocol import FoldSpec
+from emopeft.downstream.protocols.schema import GroupRule
 from emopeft.errors import UserError, unknown
 
 # What the sides of a split are called. "evaluation" is the test part where nothing else is
@@ -15,60 +18,151 @@ SIDES = {
     "dev": "dev", "development": "dev", "valid": "dev", "val": "dev", "validation": "dev",
     "test": "test", "eval": "evaluation", "evaluation": "evaluation",
 }  # fmt: skip
+ORDERED = 7  # groups whose every order is tried
+EXCHANGES = 200_000  # pairs that are tried to bring a class into every group
+
+Sizes = Counter[str]  # utterances per class
 
 
-def folds_by(rule: GroupRule, utterances: list[Utterance]) -> tuple[str, tuple[FoldSpec, ...]]:
+def folds_by(
+    rule: GroupRule,
+    utterances: Sequence[Utterance],
+    class_of: Callable[[Utterance], str],
+    prefixed: bool = False,
+) -> tuple[str, tuple[FoldSpec, ...]]:
     """The unit and the folds that ``rule`` gives for these utterances, in their order.
 
     The same utterances always give the same folds, whatever order they come in.
+
+    Args:
+        class_of: the class of an utterance ("" where targets are no classes).
+        prefixed: whether speakers and sessions are called corpus/name.
 
     Raises:
         UserError: an utterance lacks what the rule goes by, or there are too few groups.
     """
     if rule.by == "split":
-        return "id", (_own_split(utterances),)
-    sizes = Counter(_key(u, rule.by) for u in utterances)
-    if lacking := [u.id for u in utterances if not _key(u, rule.by)]:
+        return "id", (_own_split(utterances, prefixed),)
+
+    def key(utterance: Utterance) -> str:
+        name = utterance.speaker if rule.by == "speaker" else utterance.session
+        return f"{utterance.corpus}/{name}" if prefixed and name else name or ""
+
+    if lacking := [u.id for u in utterances if not key(u)]:
         raise UserError(
             f"{len(lacking)} of {len(utterances)} utterances have no {rule.by} "
             f"({some(lacking)}); fill the column '{rule.by}' or choose another protocol"
         )
+    sizes: dict[str, Sizes] = {}
+    for utterance in utterances:
+        sizes.setdefault(key(utterance), Counter())[class_of(utterance)] += 1
     if len(sizes) < 3:
         raise UserError(
             f"folds by {rule.by} need at least three of them (train, dev, test); the data have "
             f"{len(sizes)}: {some(sorted(sizes))}; label more or use the protocol manifest-split"
         )
-    return rule.by, _rotate(_groups(sizes, rule))
+    if len(sizes) <= rule.one_each_up_to:
+        return rule.by, _rotate([[name] for name in sorted(sizes)])
+    groups = balanced(sizes, min(rule.folds, len(sizes)))
+    return rule.by, _rotate(_ordered(groups, sizes))
 
 
-def some(names: list[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
     """The first few of many names, for a message."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
-def _key(utterance: Utterance, by: str) -> str:
-    return (utterance.speaker if by == "speaker" else utterance.session) or ""
+def balanced(sizes: dict[str, Sizes], count: int) -> list[list[str]]:
+    """``count`` groups of names, with about equal numbers of names, of each class and of clips.
+
+    The largest name first, each to the group whose counts it brings nearest to an equal share;
+    no group gets more than its share of names, so that none is one name that talks the most.
+    Then names change places where that brings a class into a group that had none of it.
+
+    Args:
+        sizes: name -> utterances per class.
+    """
+    total: Sizes = sum(sizes.values(), Counter())
+    share = {c: n / count for c, n in total.items()}
+    room = [len(sizes) // count + (i < len(sizes) % count) for i in range(count)]
+    groups: list[list[str]] = [[] for _ in range(count)]
+    held: list[Sizes] = [Counter() for _ in range(count)]
+    for name in sorted(sizes, key=lambda n: (-sizes[n].total(), n)):
+        free = [i for i in range(count) if len(groups[i]) < room[i]]
+        # What a group is from its share, each class by itself: rare ones count as much.
+        best = min(free, key=lambda i: (_gain(held[i], sizes[name], share), len(groups[i]), i))
+        groups[best].append(name)
+        held[best] += sizes[name]
+    _exchange(groups, held, sizes, list(total))
+    return sorted(sorted(group) for group in groups)
 
 
-def _groups(sizes: Counter[str], rule: GroupRule) -> list[list[str]]:
-    """One group each, or the largest first, each to the smallest group so far."""
-    if len(sizes) <= rule.one_each_up_to:
-        return [[name] for name in sorted(sizes)]
-    groups: list[list[str]] = [[] for _ in range(rule.folds)]
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        min(groups, key=lambda group: sum(sizes[n] for n in group)).append(name)
-    return [sorted(group) for group in groups]
+def _gain(held: Sizes, more: Sizes, share: dict[str, float]) -> float:
+    """By how much the squared distance from an equal share changes with ``more``."""
+    change = 0.0
+    for c, n in more.items():
+        before, after = held[c] / share[c] - 1, (held[c] + n) / share[c] - 1
+        change += after * after - before * before
+    return round(change, 9)  # not by the last bit
+
+
+def _exchange(
+    groups: list[list[str]], held: list[Sizes], sizes: dict[str, Sizes], classes: Sequence[str]
+) -> None:
+    """Change names between groups as long as fewer (group, class) are without an utterance."""
+    tries = 0
+    lacking = [(i, c) for i in range(len(groups)) for c in classes if not held[i][c]]
+    while lacking:
+        i, c = lacking.pop()
+        for j in range(len(groups)):
+            if held[i][c] or j == i or not held[j][c]:
+                continue
+            for mine, theirs in itertools.product(sorted(groups[i]), sorted(groups[j])):
+                tries += 1
+                if tries > EXCHANGES:
+                    return
+                if not sizes[theirs][c]:
+                    continue
+                one = held[i] - sizes[mine] + sizes[theirs]
+                other = held[j] - sizes[theirs] + sizes[mine]
+                before = sum(not held[g][k] for g in (i, j) for k in classes)
+                if sum(not g[k] for g in (one, other) for k in classes) < before:
+                    groups[i][groups[i].index(mine)] = theirs
+                    groups[j][groups[j].index(theirs)] = mine
+                    held[i], held[j] = one, other
+                    break
+
+
+def _ordered(groups: list[list[str]], sizes: dict[str, Sizes]) -> list[list[str]]:
+    """The groups in an order in which no class is only in a test part and its dev part.
+
+    A class that two groups have is not trained on in the fold that tests one and chooses by the
+    other; they must not follow each other.
+    """
+    if len(groups) > ORDERED:
+        return groups
+    classes = [{c for name in group for c in sizes[name]} for group in groups]
+    every = set().union(*classes)
+
+    def untrained(order: Sequence[int]) -> int:
+        return sum(
+            len(every - set().union(*(classes[k] for k in order if k not in pair)))
+            for pair in zip(order, (*order[1:], order[0]), strict=True)
+        )
+
+    orders = ((0, *rest) for rest in itertools.permutations(range(1, len(groups))))
+    return [groups[k] for k in min(orders, key=untrained)]
 
 
 def _rotate(groups: list[list[str]]) -> tuple[FoldSpec, ...]:
     """Each group is tested once; the next one is its dev part."""
     return tuple(
-        FoldSpec(str(i + 1), test=tuple(group), dev=tuple(groups[(i + 1) % len(groups)]))
+        FoldSpec.plain(str(i + 1), group, groups[(i + 1) % len(groups)])
         for i, group in enumerate(groups)
     )
 
 
-def _own_split(utterances: list[Utterance]) -> FoldSpec:
+def _own_split(utterances: Sequence[Utterance], prefixed: bool) -> FoldSpec:
     sides: dict[str, list[str]] = {"train": [], "dev": [], "test": [], "evaluation": []}
     for utterance in utterances:
         name = (utterance.split or "").strip().lower()
@@ -79,7 +173,7 @@ def _own_split(utterances: list[Utterance]) -> FoldSpec:
             )
         if name not in SIDES:
             raise unknown(f"split of utterance '{utterance.id}'", name, SIDES)
-        sides[SIDES[name]].append(utterance.id)
+        sides[SIDES[name]].append(utterance.uid if prefixed else utterance.id)
     evaluation = sides.pop("evaluation")
     if evaluation and sides["dev"] and sides["test"]:
         raise UserError(
@@ -92,4 +186,4 @@ def _own_split(utterances: list[Utterance]) -> FoldSpec:
             raise UserError(
                 f"no labelled utterance has the split '{side}'; train, dev and test are all needed"
             )
-    return FoldSpec("1", tuple(sides["test"]), tuple(sides["dev"]), tuple(sides["train"]))
+    return FoldSpec.plain("1", sides["test"], sides["dev"], sides["train"])

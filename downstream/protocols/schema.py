@@ -1,30 +1,120 @@
-"""The protocol file, read as untrusted data: every key checked, every error naming it.
+"""The protocol file as pydantic models: every key checked and bounded, every error naming it.
 
-The format is described in :mod:`downstream.protocols.protocol`.
+The format is described in :mod:`downstream.protocols.protocol`; `ProtocolFile.model_json_schema`
+gives it as a JSON Schema. A file is data from anywhere: what is read here is only lists and names.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from emopeft.errors import UserError, nearest
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
-UNITS = ("id", "position", "speaker", "session", "rule")
-LARGEST_FILE = 64 * 2**20  # bytes; the largest shipped protocol is a hundred times smaller
-NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it becomes part of a folder's name
+from emopeft.validation import Strict
+
+LARGEST_FILE = 64 << 20  # bytes; the largest shipped protocol is a hundred times smaller
+MOST_FOLDS = 1000
+RESERVED = ("train", "dev")  # what a test may not be called: records call those parts so
+
+NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # it becomes part of the name of a folder
+
+T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class HashRule:
+def _printable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must be a non-empty text")
+    if not text.replace("\n", " ").isprintable():
+        raise ValueError("must hold no control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return _printable(text.replace("\n", "\0"))
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(f"{text!r:.60} must be small letters, digits and single hyphens")
+    return text
+
+
+def _plain(text: str) -> str:
+    if not re.fullmatch(PLAIN, text):
+        raise ValueError(f"{text!r:.60} must be up to 60 letters, digits, '.', '_' or '-'")
+    return text
+
+
+def _once(items: list[T]) -> list[T]:
+    if twice := next((x for x, n in Counter(items).items() if n > 1), None):
+        raise ValueError(f"'{twice}' stands twice")
+    return items
+
+
+def _places(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else ""
+    return "places" if isinstance(first, int) and not isinstance(first, bool) else "names"
+
+
+def _rule(value: Any) -> str:
+    return "rule" if isinstance(value, dict | HashRule) else "members"
+
+
+def _nested(value: Any) -> str:
+    nested = isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())
+    return "nested" if nested else "flat"
+
+
+def _list(value: Any) -> str:
+    return "list" if isinstance(value, list) else "other"
+
+
+def _filled(items: list[T]) -> list[T]:
+    if not items:
+        raise ValueError("is empty; every fold needs train, dev and test")
+    return items
+
+
+def _clean(view: str) -> str:
+    if view != "clean":
+        raise ValueError(f"must be 'clean', not {view[:60]!r}: no other view exists yet")
+    return view
+
+
+Text = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_line)]
+LongText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
+Texts = Annotated[list[Text], AfterValidator(_once)]
+Places = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_once)]
+Name = Annotated[
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(_name),
+    Field(json_schema_extra={"pattern": f"^{NAME}$"}),
+]
+Plain = Annotated[str, AfterValidator(_plain), Field(json_schema_extra={"pattern": f"^{PLAIN}$"})]
+# Which of two shapes is meant is seen before it is checked, so that the error is of that one.
+Members = Annotated[
+    Annotated[Texts, AfterValidator(_filled), Tag("names")]
+    | Annotated[Places, AfterValidator(_filled), Tag("places")],
+    Discriminator(_places),
+]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+View = Annotated[str, AfterValidator(_clean)]
+
+
+class HashRule(Strict):
     """A frozen choice of utterances by name, for corpora whose id list cannot be shipped.
 
     An utterance is chosen when the SHA-256 of part ``part`` of its id (counted from 0, parts
@@ -32,9 +122,15 @@ class HashRule:
     modulo ``modulus``. Nothing is drawn: the choice is the same everywhere.
     """
 
-    part: int | None
-    modulus: int
-    remainder: int
+    part: Annotated[int, Field(ge=0, le=1000)] | None = None
+    modulus: Annotated[int, Field(ge=2, le=10**6)]
+    remainder: Count
+
+    @model_validator(mode="after")
+    def _below(self) -> HashRule:
+        if self.remainder >= self.modulus:
+            raise ValueError("'remainder' must be below 'modulus'")
+        return self
 
     def chooses(self, utterance_id: str) -> bool:
         """Whether the utterance belongs to the chosen ones."""
@@ -45,270 +141,213 @@ class HashRule:
         return int.from_bytes(digest, "big") % self.modulus == self.remainder
 
 
-@dataclasses.dataclass(frozen=True)
-class GroupRule:
+class GroupRule(Strict):
     """Folds from what the data say: by speaker, by session, or by the data's own split.
 
     Speakers (or sessions) get a fold each while there are at most ``one_each_up_to``; more of
-    them are grouped into ``folds`` groups of about equal numbers of utterances.
+    them are grouped into ``folds`` groups of about equal numbers of them, of each class and of
+    utterances. At least 3 of each: train, dev and test.
     """
 
-    by: str  # "speaker" | "session" | "split"
-    one_each_up_to: int = 10
-    folds: int = 5
+    by: Literal["speaker", "session", "split"]
+    one_each_up_to: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 10
+    folds: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class FoldSpec:
-    """One fold as written: ids, speakers or sessions per side. ``train`` None: all others."""
-
-    name: str
-    test: tuple[str, ...]
-    dev: tuple[str, ...] | HashRule
-    train: tuple[str, ...] | None = None
+Dev = Annotated[
+    Annotated[HashRule, Tag("rule")] | Annotated[Members, Tag("members")], Discriminator(_rule)
+]
 
 
-@dataclasses.dataclass(frozen=True)
-class ProtocolData:
-    """The plain content of a protocol file; the attributes are its keys."""
+class StageFile(Strict):
+    """A stage of a fold. No ``train``: all who are in no test and no dev part of the fold."""
 
-    name: str
-    version: int
-    corpus: str
-    task: str
-    description: str
-    source: str
-    labels: Mapping[str, str]
-    classes: tuple[str, ...]
-    unit: str
-    folds: tuple[FoldSpec, ...] = ()
-    utterances: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    leave_out: tuple[str, ...] = ()
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    speaker_overlap: tuple[str, ...] = ()
+    name: Plain
+    train: Members | None = None
+    dev: Dev
+    view: View = "clean"
+    method: Text | None = None
+    freeze: Texts = []
+    keys: Annotated[dict[Text, Any], Field(max_length=100)] = {}
+
+
+class FoldFile(Strict):
+    """A fold: ``test`` or named ``tests``; ``dev`` with or without ``train``, or ``stages``."""
+
+    name: Plain
+    test: Members | None = None
+    tests: Annotated[dict[Plain, Members], Field(min_length=1, max_length=50)] | None = None
+    dev: Dev | None = None
+    train: Members | None = None
+    stages: Annotated[list[StageFile], Field(min_length=1, max_length=20)] | None = None
+    view: View = "clean"
+
+    @model_validator(mode="after")
+    def _whole(self) -> FoldFile:
+        if (self.test is None) == (self.tests is None):
+            raise ValueError("the key 'test' is missing (or give named 'tests', not both)")
+        if self.stages is None and self.dev is None:
+            raise ValueError("the key 'dev' is missing (or give 'stages')")
+        if self.stages is not None and (self.dev is not None or self.train is not None):
+            raise ValueError("'stages' stands in place of 'train' and 'dev': give one of the two")
+        for name in RESERVED:
+            if name in self.named_tests():
+                raise ValueError(f"a test may not be called '{name}'")
+        names = [stage.name for stage in self.all_stages()]
+        _once(names)
+        tested = [(f"test {n}", m) for n, m in self.named_tests().items()]
+        if self.test is not None:
+            tested = [("test", self.test)]
+        for stage in self.all_stages():
+            if isinstance(stage.dev, HashRule) and stage.train is not None:
+                raise ValueError("a rule for 'dev' and a list of 'train' exclude each other")
+            where = f" of stage {stage.name}" if self.stages else ""
+            sides: list[tuple[str, Any]] = [*tested, (f"dev{where}", stage.dev)]
+            sides.append((f"train{where}", stage.train))
+            _apart([(n, m) for n, m in sides if isinstance(m, list)])
+        return self
+
+    def all_stages(self) -> list[StageFile]:
+        """The stages; without the key one, called "train"."""
+        if self.stages is not None:
+            return self.stages
+        # Checked when the fold was; a second check would name keys that are not in the file.
+        one = StageFile.model_construct(
+            name="train", train=self.train, dev=self.dev, view=self.view
+        )  # type: ignore[call-arg]
+        return [one]
+
+    def named_tests(self) -> Mapping[str, list[Any]]:
+        """The tests by name; without the key one, called "test"."""
+        return self.tests if self.tests is not None else {"test": self.test or []}
+
+
+def _apart(sides: Sequence[tuple[str, list[Any]]]) -> None:
+    """No one in a test and in train or dev, nor in train and dev; tests may overlap."""
+    for i, (a, ones) in enumerate(sides):
+        for b, others in sides[i + 1 :]:
+            both = set(ones) & set(others)
+            if both and not (a.startswith("test") and b.startswith("test")):
+                raise ValueError(f"'{min(both)}' is in {a} and in {b}")
+
+
+class ProtocolFile(Strict):
+    """A protocol file, key by key."""
+
+    name: Name
+    version: Count
+    corpus: Text | None = None
+    corpora: Annotated[Texts, Field(min_length=1, max_length=50)] | None = None
+    task: Annotated[
+        Annotated[Text, Tag("other")]
+        | Annotated[Texts, Field(min_length=1, max_length=20), Tag("list")],
+        Discriminator(_list),
+    ]
+    description: LongText
+    source: LongText
+    classes: Annotated[Texts, Field(max_length=1000)] = []
+    labels: Annotated[
+        Annotated[dict[Text, Text], Tag("flat")]
+        | Annotated[dict[Text, dict[Text, Text]], Tag("nested")],
+        Discriminator(_nested),
+    ] = {}
+    counts: dict[Text, Count] = {}
+    speaker_overlap: Texts = []
+    unknown_speakers: bool = False
+    unit: Literal["id", "position", "speaker", "session", "rule"]
+    leave_out: Texts = []
     rule: GroupRule | None = None
+    folds: Annotated[list[FoldFile], Field(max_length=MOST_FOLDS)] = []
+    utterances: Annotated[
+        Annotated[dict[Text, Text], Tag("other")] | Annotated[Texts, Tag("list")],
+        Discriminator(_list),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> ProtocolFile:
+        if (self.corpus is None) == (self.corpora is None):
+            raise ValueError("the key 'corpus' is missing (or give a list of 'corpora', not both)")
+        self._check_unit()
+        self._check_classes()
+        if self.speaker_overlap not in ([], ["dev"]):
+            raise ValueError(
+                "key 'speaker_overlap' may only be [] or [\"dev\"]: test shares no speaker"
+            )
+        if self.speaker_overlap and "random-dev" not in self.name:
+            raise ValueError(
+                "key 'speaker_overlap' declares a dev part that shares speakers with training, so "
+                f"the name must say so: 'random-dev' is not in '{self.name}'"
+            )
+        return self
+
+    def _check_unit(self) -> None:
+        if self.unit == "rule":
+            if self.rule is None or self.folds or self.utterances:
+                raise ValueError(
+                    "unit 'rule' needs the key 'rule' and neither 'folds' nor 'utterances'"
+                )
+            return
+        if self.rule is not None:
+            raise ValueError(f"key 'rule' belongs to unit 'rule', not to '{self.unit}'")
+        if not self.folds:
+            raise ValueError("key 'folds' is missing or empty")
+        if twice := [x for x, n in Counter(f.name for f in self.folds).items() if n > 1]:
+            raise ValueError(f"key 'folds': the name '{twice[0]}' stands twice")
+        if self.unit in ("id", "position") and not self.utterances:
+            raise ValueError(f"unit '{self.unit}' needs the key 'utterances'")
+        known = set(self.utterances)
+        for i, fold in enumerate(self.folds):
+            for key, members in _lists(fold):
+                where = f"key 'folds.{i}.{key}'"
+                if any(isinstance(m, int) != (self.unit == "position") for m in members):
+                    what = "places, whole numbers from 0" if self.unit == "position" else "names"
+                    raise ValueError(f"{where} must hold {what}, as the unit '{self.unit}' says")
+                if self.unit == "position" and max(members) >= len(known):
+                    raise ValueError(
+                        f"{where}: position {max(members)} is past the {len(known)} utterances"
+                    )
+                if self.unit == "id" and (strange := set(members) - known):
+                    raise ValueError(f"{where}: '{min(strange)}' is not in 'utterances'")
+
+    def _check_classes(self) -> None:
+        if bool(self.labels) != bool(self.classes):
+            absent = "classes" if self.labels else "labels"
+            raise ValueError(f"key '{absent}' is missing or empty: give both, or neither")
+        if len(self.classes) == 1:
+            raise ValueError("key 'classes' needs at least two classes")
+        nested = [isinstance(v, dict) for v in self.labels.values()]
+        if self.labels and (self.corpora is not None) != all(nested):
+            raise ValueError(
+                "key 'labels' must hold a map of labels for each of the 'corpora'"
+                if self.corpora is not None
+                else "key 'labels' must hold label: class, as there is one 'corpus'"
+            )
+        if self.labels and self.corpora is not None and set(self.labels) != set(self.corpora):
+            raise ValueError("keys 'labels' and 'corpora' must name the same corpora")
+        used = {c for labels in self.label_maps().values() for c in labels.values()}
+        listed = set(self.utterances.values()) if isinstance(self.utterances, dict) else set()
+        if isinstance(self.utterances, dict) and self.utterances and not self.classes:
+            raise ValueError("key 'utterances' must be a list of ids where there are no 'classes'")
+        for key, named in (("labels", used), ("utterances", listed)):
+            for strange in sorted(named - set(self.classes)):
+                raise ValueError(f"key '{key}': class '{strange}' is not in 'classes'")
+        for key, named in (("labels", used), ("counts", set(self.counts))):
+            if named and named != set(self.classes):
+                raise ValueError(f"keys '{key}' and 'classes' must name the same classes")
+
+    def label_maps(self) -> dict[str, dict[str, str]]:
+        """Per corpus, its own label -> class."""
+        if self.corpus is not None:
+            return {self.corpus: dict(self.labels)} if self.labels else {}  # type: ignore[arg-type]
+        return {corpus: dict(labels) for corpus, labels in self.labels.items()}  # type: ignore[arg-type]
 
 
-def read(path: Path) -> ProtocolData:
-    """Read and check one file.
-
-    Raises:
-        UserError: the file is missing, is not JSON, holds a key twice, or says something wrong;
-            the message names the file and the key.
-    """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} is larger than {LARGEST_FILE >> 20} MiB: not a protocol")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"protocol file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read protocol file {path}: {reason}") from error
-    try:
-        return parse(json.loads(text, object_pairs_hook=_unique))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a valid protocol file: {error}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def parse(value: Any) -> ProtocolData:
-    """Check the decoded JSON of a protocol file; raises UserError naming the key."""
-    keys = {field.name for field in dataclasses.fields(ProtocolData)}
-    table = _table(value, "the protocol", keys)
-    for key in ("name", "version", "corpus", "task", "description", "source", "unit"):
-        if key not in table:
-            raise UserError(f"key '{key}' is missing")
-    name = _text(table["name"], "name")
-    if not NAME.fullmatch(name):
-        raise UserError(f"key 'name': '{name}' must be small letters, digits and single hyphens")
-    unit = _text(table["unit"], "unit")
-    if unit not in UNITS:
-        raise UserError(f"key 'unit': '{unit}' must be one of {', '.join(UNITS)}")
-    labels = _map(table.get("labels", {}), "labels", _text)
-    classes = _texts(table.get("classes", []), "classes")
-    utterances = _map(table.get("utterances", {}), "utterances", _text)
-    if unit in ("id", "position") and not utterances:
-        raise UserError(f"unit '{unit}' needs the key 'utterances'")
-    counts = _map(table.get("counts", {}), "counts", _count)
-    data = ProtocolData(
-        name=name,
-        version=_count(table["version"], "version"),
-        corpus=_text(table["corpus"], "corpus"),
-        task=_text(table["task"], "task"),
-        description=_text(table["description"], "description"),
-        source=_text(table["source"], "source"),
-        labels=labels,
-        classes=classes,
-        unit=unit,
-        folds=_folds(table.get("folds", []), unit, list(utterances)),
-        utterances=utterances,
-        leave_out=_texts(table.get("leave_out", []), "leave_out"),
-        counts=counts,
-        speaker_overlap=_texts(table.get("speaker_overlap", []), "speaker_overlap"),
-        rule=_rule(table["rule"]) if "rule" in table else None,
-    )
-    _check_whole(data)
-    return data
-
-
-def _check_whole(data: ProtocolData) -> None:
-    """What must hold between the keys."""
-    if data.unit == "rule":
-        if data.rule is None or data.folds or data.utterances:
-            raise UserError("unit 'rule' needs the key 'rule' and neither 'folds' nor 'utterances'")
-    else:
-        if data.rule is not None:
-            raise UserError(f"key 'rule' belongs to unit 'rule', not to '{data.unit}'")
-        for key, given in (
-            ("labels", data.labels), ("classes", data.classes), ("folds", data.folds)
-        ):  # fmt: skip
-            if not given:
-                raise UserError(f"key '{key}' is missing or empty")
-    for key, used in (("labels", data.labels.values()), ("utterances", data.utterances.values())):
-        for strange in sorted(set(used) - set(data.classes)):
-            raise UserError(f"key '{key}': class '{strange}' is not in 'classes'")
-    for key, named in (("labels", set(data.labels.values())), ("counts", set(data.counts))):
-        if named and named != set(data.classes):
-            raise UserError(f"keys '{key}' and 'classes' must name the same classes")
-    if data.speaker_overlap not in ((), ("dev",)):
-        raise UserError("key 'speaker_overlap' may only be [] or [\"dev\"]: test shares no speaker")
-    if data.speaker_overlap and "random-dev" not in data.name:
-        raise UserError(
-            "key 'speaker_overlap' declares a dev part that shares speakers with training, so the "
-            f"name must say so: 'random-dev' is not in '{data.name}'"
-        )
-    if len(data.classes) == 1:
-        raise UserError("key 'classes' needs at least two classes")
-    names = [fold.name for fold in data.folds]
-    if len(set(names)) != len(names):
-        raise UserError(f"key 'folds': the name '{_first_twice(names)}' stands twice")
-
-
-def _folds(value: Any, unit: str, ids: list[str]) -> tuple[FoldSpec, ...]:
-    if not isinstance(value, list):
-        raise UserError("key 'folds' must be a list")
-    return tuple(_fold(item, f"folds[{i}]", unit, ids) for i, item in enumerate(value))
-
-
-def _fold(value: Any, where: str, unit: str, ids: list[str]) -> FoldSpec:
-    table = _table(value, where, {"name", "test", "dev", "train"})
-    for key in ("name", "test", "dev"):
-        if key not in table:
-            raise UserError(f"key '{where}.{key}' is missing")
-    sides: dict[str, tuple[str, ...]] = {}
-    rule = None
-    for side in ("test", "dev", "train"):
-        if side not in table:
-            continue
-        key = f"{where}.{side}"
-        if side == "dev" and isinstance(table["dev"], dict):
-            if "train" in table:
-                raise UserError(f"key '{key}': a rule and a list of 'train' exclude each other")
-            rule = _hash_rule(table["dev"], key)
-            continue
-        sides[side] = (
-            _positions(table[side], key, ids) if unit == "position" else _texts(table[side], key)
-        )
-        if not sides[side]:
-            raise UserError(f"key '{key}' is empty; every fold needs train, dev and test")
-        if unit == "id" and (strange := set(sides[side]) - set(ids)):
-            raise UserError(f"key '{key}': '{min(strange)}' is not in 'utterances'")
-    for a, b in itertools.combinations(sides, 2):
-        if both := set(sides[a]) & set(sides[b]):
-            raise UserError(f"key '{where}': '{min(both)}' is in {a} and in {b}")
-    name = _text(table["name"], f"{where}.name")
-    if not FOLD_NAME.fullmatch(name):
-        raise UserError(f"key '{where}.name': '{name}' must be letters, digits, '.', '_' or '-'")
-    return FoldSpec(
-        name=name,
-        test=sides["test"],
-        dev=rule if rule is not None else sides["dev"],
-        train=sides.get("train"),
-    )
-
-
-def _hash_rule(value: Any, where: str) -> HashRule:
-    table = _table(value, where, {"part", "modulus", "remainder"})
-    part = table.get("part")
-    rule = HashRule(
-        part=None if part is None else _count(part, f"{where}.part"),
-        modulus=_count(table.get("modulus"), f"{where}.modulus"),
-        remainder=_count(table.get("remainder"), f"{where}.remainder"),
-    )
-    if not rule.remainder < rule.modulus or rule.modulus < 2:
-        raise UserError(f"key '{where}.remainder' must be below 'modulus', and that at least 2")
-    return rule
-
-
-def _rule(value: Any) -> GroupRule:
-    table = _table(value, "rule", {"by", "one_each_up_to", "folds"})
-    by = _text(table.get("by"), "rule.by")
-    if by not in ("speaker", "session", "split"):
-        raise UserError(f"key 'rule.by': '{by}' must be speaker, session or split")
-    numbers = {k: _count(table[k], f"rule.{k}") for k in ("one_each_up_to", "folds") if k in table}
-    for key, number in numbers.items():
-        if number < 3:
-            raise UserError(f"key 'rule.{key}' must be at least 3: train, dev and test")
-    return GroupRule(by, **numbers)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError(f"key '{_first_twice([key for key, _ in pairs])}' stands twice")
-    return table
-
-
-def _table(value: Any, where: str, keys: Iterable[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where} must be an object, not {type(value).__name__}")
-    for key in value:
-        if key not in keys:
-            near = nearest(key, keys)
-            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(keys)}"
-            raise UserError(f"unknown key '{key}' in {where}: {hint}")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"key '{where}' must be a non-empty text, not {value!r:.60}")
-    return value
-
-
-def _count(value: Any, where: str) -> int:
-    if type(value) is not int or value < 0:
-        raise UserError(f"key '{where}' must be a whole number from 0, not {value!r:.60}")
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise UserError(f"key '{where}' must be a list, not {type(value).__name__}")
-    texts = [_text(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if len(set(texts)) != len(texts):
-        raise UserError(f"key '{where}': '{_first_twice(texts)}' stands twice")
-    return tuple(texts)
-
-
-def _positions(value: Any, where: str, ids: list[str]) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise UserError(f"key '{where}' must be a list, not {type(value).__name__}")
-    places = [_count(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if places and max(places) >= len(ids):
-        raise UserError(f"key '{where}': position {max(places)} is past the {len(ids)} utterances")
-    if len(set(places)) != len(places):
-        raise UserError(f"key '{where}': position {_first_twice(places)} stands twice")
-    return tuple(ids[place] for place in places)
-
-
-def _first_twice(items: list[Any]) -> Any:
-    return next(item for item, number in Counter(items).items() if number > 1)
-
-
-def _map(value: Any, where: str, check: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"key '{where}' must be an object, not {type(value).__name__}")
-    return {_text(k, where): check(v, f"{where}.{k}") for k, v in value.items()}
+def _lists(fold: FoldFile) -> Iterable[tuple[str, list[Any]]]:
+    """Every list of a fold, with its key."""
+    for name, members in fold.named_tests().items():
+        yield ("test" if fold.tests is None else f"tests.{name}"), members
+    for i, stage in enumerate(fold.all_stages()):
+        prefix = "" if fold.stages is None else f"stages.{i}."
+        for key, members in (("dev", stage.dev), ("train", stage.train)):
+            if isinstance(members, list):
+                yield prefix + key, members

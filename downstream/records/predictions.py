@@ -1,128 +1,183 @@
-"""predictions.csv: one row per test utterance, written exactly and read with suspicion.
+"""predictions.csv and dev.csv: one row per tested example, written exactly, read with suspicion.
 
-Columns: ``id,fold,seed,speaker,truth,prediction,score_<class>...``; truth and prediction are
-class names, scores are softmax probabilities in full precision, in the order of the protocol's
-classes. Imports no torch.
+Columns: ``id,fold,seed,test,speaker,<traits...>,<the task's columns...>``. ``id`` is the example's
+key (corpus/id, with @view where it is not clean), ``test`` the name of its test set ("dev" in
+dev.csv), ``speaker`` corpus/speaker, empty where it is unknown. Traits are what the corpus knows of
+speaker and recording (sex, session, age, ...), empty where it does not. What the task's columns
+mean is the task's affair: its numbers have every digit. A cell that a spreadsheet would take for a
+formula is written with a ' before it. Imports no torch.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
+from emopeft.files import read_text
 
-COLUMNS = ("id", "fold", "seed", "speaker", "truth", "prediction")
-SUM_TOLERANCE = 1e-3  # how far the scores of an utterance may add up from 1
-TIE_TOLERANCE = 1e-6  # how far the predicted class may lie below the highest score
+COLUMNS = ("id", "fold", "seed", "test", "speaker")
+DEV = "dev"  # what stands under "test" in dev.csv
+LARGEST = 256 << 20  # bytes of a file
+LONGEST = 2000  # characters of a text cell
+MOST_TRAITS = 100
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One test utterance. ``scores``: class name to softmax probability, in class order."""
+    """One tested example. ``values``: the task's columns; ``traits``: name to value, "" unknown."""
 
     id: str
     fold: str
     seed: int
+    test: str
     speaker: str
-    truth: str
-    prediction: str
-    scores: Mapping[str, float]
+    traits: Mapping[str, str]
+    values: Mapping[str, Any]
+
+
+class _Utterance(Protocol):
+    @property
+    def speaker_uid(self) -> str: ...
+    def all_traits(self) -> dict[str, str]: ...
+
+
+class _Example(Protocol):  # of downstream.data.plan
+    @property
+    def key(self) -> str: ...
+    @property
+    def utterance(self) -> Any: ...
 
 
 class _Damaged(ValueError):
     """Something wrong in a predictions.csv."""
 
 
-def check_finite(rows: Sequence[Prediction]) -> None:
-    """Raises UserError when a score is NaN or infinite, which means that training diverged."""
+def predictions_of(
+    examples: Sequence[_Example],
+    table: Mapping[str, Sequence[Any]],
+    fold: str,
+    seed: int,
+    test: str,
+) -> list[Prediction]:
+    """The rows of a test set: its examples, and `Task.table` of the outputs on them."""
+    rows = []
+    for number, example in enumerate(examples):
+        utterance: _Utterance = example.utterance
+        values = {name: cells[number] for name, cells in table.items()}
+        rows.append(
+            Prediction(
+                example.key, fold, seed, test, utterance.speaker_uid, utterance.all_traits(), values
+            )
+        )
+    return rows
+
+
+def table_of(rows: Sequence[Prediction], task: Task) -> dict[str, list[Any]]:
+    """The task's columns of some rows, as `Task.measure` takes them."""
+    return {column.name: [row.values[column.name] for row in rows] for column in task.columns}
+
+
+def not_finite(rows: Sequence[Prediction], task: Task) -> str | None:
+    """A sentence when an output is NaN or infinite, which means that training diverged."""
+    names = [c.name for c in task.columns if c.classes is None and c.role != "truth"]
     for row in rows:
-        if not all(math.isfinite(score) for score in row.scores.values()):
-            raise UserError(
-                f"the scores of utterance '{row.id}' (fold {row.fold}, seed {row.seed}) are not "
+        if not all(math.isfinite(row.values[name]) for name in names):
+            return (
+                f"the outputs on '{row.id}' ({row.test}, fold {row.fold}, seed {row.seed}) are not "
                 "finite: training diverged; lower the learning rate"
             )
+    return None
 
 
-def write_predictions(path: Path, rows: Sequence[Prediction], classes: Sequence[str]) -> None:
-    """Write the file in place (the caller gives it its name by a rename).
+def traits_of(rows: Sequence[Prediction]) -> list[str]:
+    """The traits that any of these rows knows, sorted."""
+    return sorted({name for row in rows for name in row.traits})
+
+
+def predictions_text(rows: Sequence[Prediction], task: Task) -> str:
+    """The text of the file.
 
     Raises:
-        ValueError: a row whose scores are not of these classes, in this order.
+        ValueError: a row that has not exactly the task's columns.
     """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow([*COLUMNS, *(f"score_{name}" for name in classes)])
-        for row in rows:
-            if list(row.scores) != list(classes):
-                raise ValueError(f"the scores of '{row.id}' are not those of {list(classes)}")
-            # repr of a float gives every digit, so the highest score stays the highest
-            scores = [repr(float(score)) for score in row.scores.values()]
-            out.writerow(
-                [row.id, row.fold, row.seed, row.speaker, row.truth, row.prediction, *scores]
-            )
+    traits = traits_of(rows)
+    columns = {column.name: column for column in task.columns}
+    text = io.StringIO(newline="")
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow([*COLUMNS, *map(guarded, traits), *map(guarded, columns)])
+    for row in rows:
+        if set(row.values) != set(columns):
+            raise ValueError(f"the values of '{row.id}' are not the columns of {task.name}")
+        texts = [row.id, row.fold, str(row.seed), row.test, row.speaker]
+        texts += [row.traits.get(name, "") for name in traits]
+        cells = [guarded(text) for text in texts]
+        for name, column in columns.items():
+            cell = column.write(row.values[name])
+            cells.append(cell if column.classes is None else guarded(cell))
+        out.writerow(cells)
+    return text.getvalue()
 
 
-def read_predictions(path: Path, classes: Sequence[str] | None = None) -> list[Prediction]:
+def guarded(text: str) -> str:
+    """A text that a spreadsheet shows and does not compute."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _unguarded(cell: str) -> str:
+    """The text of a cell, which must be one line of it; raises ValueError."""
+    if len(cell) > LONGEST:
+        raise _Damaged(f"a text is longer than {LONGEST} characters")
+    if any(unicodedata.category(c) == "Cc" for c in cell):
+        raise _Damaged("a text holds a control character")
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
+
+
+def read_predictions(path: Path, task: Task) -> list[Prediction]:
     """Read predictions.csv as untrusted data.
 
-    Args:
-        classes: the protocol's classes, in order; None takes them from the header.
-
     Raises:
-        UserError: naming the file and the line: missing, not UTF-8, a wrong header, a row of
-            another length, an unknown class, a score outside 0 ... 1, scores that do not add up
-            to 1, a prediction that is not the class of the highest score.
+        UserError: naming the file and the line: missing, no regular file, too large, not UTF-8, a
+            wrong header, a row of another length, control characters, a cell that is not what the
+            task's column says, a row whose cells do not go together (`Task.check`).
     """
+    reader = csv.reader(io.StringIO(read_text(path, LARGEST), newline=""), strict=True)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                return _rows(reader, classes)
-            except (ValueError, csv.Error) as error:
-                if isinstance(error, UnicodeDecodeError):
-                    raise
-                line = max(reader.line_num, 1)
-                raise UserError(f"{path}, line {line}: {error}; restore it or run again") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; restore it or run again") from error
+        return list(_rows(reader, task))
+    except (ValueError, csv.Error) as error:
+        line = max(reader.line_num, 1)
+        raise UserError(f"{path}, line {line}: {error}; restore it or run again") from error
 
 
-def _rows(reader: Iterator[list[str]], classes: Sequence[str] | None) -> list[Prediction]:
+def _rows(reader: Iterator[list[str]], task: Task) -> Iterator[Prediction]:
     """All rows below a good header; raises ValueError about the line last read."""
-    header: list[str] = next(reader, [])
-    found = header[len(COLUMNS) :]
-    names = [name.removeprefix("score_") for name in found] if classes is None else list(classes)
-    expected = [*COLUMNS, *(f"score_{name}" for name in names)]
-    if header != expected or not names or len(set(names)) != len(names):
-        wanted = ",".join(expected if names else [*COLUMNS, "score_<class>..."])
-        raise _Damaged(f"the header must be {wanted}")
-    return [_row(cells, names) for cells in reader]
-
-
-def _row(cells: list[str], classes: Sequence[str]) -> Prediction:
-    """One line; raises ValueError."""
-    if len(cells) != len(COLUMNS) + len(classes):
-        raise _Damaged(f"{len(cells)} cells where {len(COLUMNS) + len(classes)} are expected")
-    id_, fold, seed, speaker, truth, prediction = cells[: len(COLUMNS)]
-    if not id_:
-        raise _Damaged("there is no id")
-    if not (seed.isdecimal() and seed.isascii() and len(seed) < 20):
-        raise _Damaged(f"the seed {seed!r} is not a whole number")
-    for column, name in (("truth", truth), ("prediction", prediction)):
-        if name not in classes:
-            raise _Damaged(f"the {column} {name!r} is not a class of the protocol")
-    values = [float(cell) for cell in cells[len(COLUMNS) :]]
-    if not all(0 <= value <= 1 for value in values):  # NaN fails, too
-        raise _Damaged("a score lies outside 0 ... 1")
-    if abs(sum(values) - 1) > SUM_TOLERANCE:
-        raise _Damaged(f"the scores add up to {sum(values):.6g}, not 1")
-    scores = dict(zip(classes, values, strict=True))
-    if scores[prediction] < max(values) - TIE_TOLERANCE:
-        raise _Damaged(f"the prediction {prediction!r} is not the class of the highest score")
-    return Prediction(id_, fold, int(seed), speaker, truth, prediction, scores)
+    header = [_unguarded(name) for name in next(reader, [])]
+    columns = task.columns
+    names = [column.name for column in columns]
+    first, last = len(COLUMNS), len(header) - len(names)
+    traits = header[first : max(first, last)]
+    good = header == [*COLUMNS, *traits, *names] and len(set(header)) == len(header)
+    if not good or len(traits) > MOST_TRAITS:
+        raise _Damaged(f"the header must be {','.join([*COLUMNS, '<traits...>', *names])[:300]}")
+    for cells in reader:
+        if len(cells) != len(header):
+            raise _Damaged(f"{len(cells)} cells where {len(header)} are expected")
+        id_, fold, seed, test, speaker, *known = map(_unguarded, cells[:last])
+        if not id_:
+            raise _Damaged("there is no id")
+        if not (seed.isdecimal() and seed.isascii() and len(seed) < 20):
+            raise _Damaged(f"the seed {seed[:60]!r} is not a whole number")
+        values = {}
+        for column, cell in zip(columns, cells[last:], strict=True):
+            values[column.name] = column.read(cell if column.classes is None else _unguarded(cell))
+        task.check(values)
+        named = {name: value for name, value in zip(traits, known, strict=True) if value}
+        yield Prediction(id_, fold, int(seed), test, speaker, named, values)

@@ -1,312 +1,248 @@
-"""The record of a run: fold.json and predictions.csv per fold, result.json over all of them.
+"""The record of a run: a pure function of its fold folders, see folds.py.
 
 ::
 
-    RUN/recipe.yaml                      what was run (the trainer's)
-    RUN/fold1_seed0/predictions.csv      one row per test utterance, see predictions.py
-    RUN/fold1_seed0/fold.json            one entry of result.json's "folds"; written last: when it
-                                         is there, the fold is done
-    RUN/predictions.csv                  all folds' rows
-    RUN/result.json                      schema in record_schema.py; written last
+    RUN/fold1_seed0/...                  one folder per fold and seed
+    RUN/predictions.csv                  the tests of all finished folds, see predictions.py
+    RUN/result.json                      `RecordFacts`; written last
 
-Every reader treats its file as untrusted. Imports no torch.
+Made again, anywhere and however often, it is the same to the byte: no clock, no machine, no corpus,
+no encoder. Nor do recipe.yaml, identity.json or anything else in the run's folder matter. Imports
+no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.metadata
 import json
-import platform
-import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emopeft.downstream.records.predictions import (
-    Prediction,
-    check_finite,
-    read_predictions,
-    write_predictions,
-)
-from emopeft.downstream.records.schema import Mismatch, check_fold, check_record, missing
-from emopeft.downstream.tasks.metrics import NAMES, emotion_metrics, mean_std
+from emopeft.downstream.data.plan import audit_rows
+from emopeft.downstream.records.checks import FoldResult
+from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
+from emopeft.downstream.records.predictions import predictions_text
+from emopeft.downstream.records.record_schema import RecordFacts
+from emopeft.downstream.records.schema import parse_moment, without_nan
+from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.tasks.metrics import mean_std
 from emopeft.errors import UserError
-from emopeft.files import digest, read_json, writing
+from emopeft.files import digest, write_text, writing
+from emopeft.validation import validated
 
-__all__ = [
-    *("FoldResult", "Prediction", "Record", "fold_folder", "package_versions"),
-    *("read_fold", "read_predictions", "read_record", "recount", "recounted_folds"),
-    *("status", "summarise", "write_fold", "write_record"),
-]
-
-TOLERANCE = 1e-6  # how far a recorded metric may lie from the recounted one, absolute
-PACKAGES = (
-    *("emopeft", "torch", "transformers", "s3prl", "peft", "accelerate", "safetensors"),
-    *("numpy", "scipy", "scikit-learn", "audmetric", "soundfile", "soxr", "opensmile"),
-)
+RESULT, TABLE = "result.json", "predictions.csv"
+# What decides a number is the same in all folds of a run; of the rest the record has every
+# version, or (these) the first fold's and a note that others differ.
+FIRST = ("run", "upstream", "method", "head", "parameters", "train", "corpora", "emopeft", "cache")
+ALL = ("command", "recipe", "numerics", "device", "packages", "code")
+PLAN = ("protocol", "version", "hash", "audio_hash", "folds", "tests", "overlap", "duplicates")
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldResult:
-    """A finished fold: ``result`` is its entry of result.json, ``rows`` its predictions."""
+class Run:
+    """A run's folds as read, and the record that they make."""
 
-    result: dict[str, Any]
-    rows: list[Prediction]
+    folds: list[FoldResult]
+    record: dict[str, Any]
 
+    @property
+    def task(self) -> Task:
+        """The task of all folds."""
+        return self.folds[0].task
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """A checked result.json and where it lies; the predictions are read when asked for."""
-
-    folder: Path
-    data: dict[str, Any]
-
-    @functools.cached_property
-    def rows(self) -> list[Prediction]:
-        """All rows of predictions.csv; raises UserError as ``read_predictions``."""
-        return read_predictions(self.folder / "predictions.csv", self.data["protocol"]["classes"])
+    def table(self) -> str:
+        """The text of the run's predictions.csv."""
+        rows = [row for fold in self.folds if fold.finished for row in fold.tests]
+        return predictions_text(rows, self.task)
 
 
-def fold_folder(run: Path, fold: str, seed: int) -> Path:
-    """Where a fold of a run lies; a manifest's fold names may hold slashes or be very long."""
-    name = urllib.parse.quote(fold, safe=" ")
-    if len(name) > 100:
-        name = f"{name[:60]}~{digest(fold)[:16]}"
-    return run / f"fold{name}_seed{seed}"
+def make_record(run: Path) -> dict[str, Any]:
+    """The record over all folds of the folder that ended; raises UserError as `read_run`."""
+    return read_run(run).record
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that results depend on."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def write_fold(folder: Path, fold_result: dict[str, Any], rows: Sequence[Prediction]) -> None:
-    """Write a finished fold to ``fold_folder(run, fold, seed)``: predictions first, fold.json last.
-
-    ``fold_result`` is one entry of result.json's "folds". Raises UserError when it does not fit
-    the schema (a NaN in it, for instance) or its metrics are not those of ``rows``.
-    """
-    path = folder / "fold.json"
-    classes = list(rows[0].scores) if rows else []
-    check_finite(rows)
-    _conform(path, check_fold, fold_result, len(classes))
-    _refuse(path, _fold_problems(fold_result, rows, classes))
-    _write_pair(folder / "predictions.csv", rows, classes, path, fold_result)
-
-
-def read_fold(folder: Path, classes: Sequence[str] | None = None) -> FoldResult | None:
-    """A finished fold, or None when it is not finished.
-
-    Raises UserError when its files are damaged, disagree with each other or hold other classes.
-    """
-    path = folder / "fold.json"
-    if not path.exists():
-        return None
-    result = _load(path)
-    rows = read_predictions(folder / "predictions.csv", classes)
-    names = list(classes or (rows[0].scores if rows else []))
-    _conform(path, check_fold, result, len(names))
-    problems = _fold_problems(result, rows, names)
-    if problems:
-        raise UserError(f"{path}: {problems[0]}; delete {folder} and run the fold again")
-    return FoldResult(result, rows)
-
-
-def summarise(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of each metric over folds, from the "folds" of a record.
-
-    The seeds of one fold are averaged first; std is the sample one over those fold means, None
-    for a single fold; n is the number of folds. Where every one of several seeds has the same
-    folds, ``seed_std`` is the sample standard deviation of the per-seed means.
-    """
-    summary = {}
-    for name in NAMES:
-        by_fold: dict[str, list[float]] = {}
-        by_seed: dict[int, dict[str, float]] = {}
-        for entry in folds:
-            value = entry["metrics"][name]
-            by_fold.setdefault(entry["fold"], []).append(value)
-            by_seed.setdefault(entry["seed"], {})[entry["fold"]] = value
-        summary[name] = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
-        if len(by_seed) > 1 and all(set(of) == set(by_fold) for of in by_seed.values()):
-            means = [mean_std(list(of.values()))["mean"] for of in by_seed.values()]
-            summary[name]["seed_std"] = mean_std(means)["std"]
-    return summary
-
-
-def status(
-    expected: Sequence[str], folds: Sequence[Mapping[str, Any]], seeds: Sequence[int] | None = None
-) -> str:
-    """ "finished" when every fold of the protocol is there for each seed of the run.
-
-    ``expected``: the protocol's fold names; ``seeds``: those of the run, else those in ``folds``.
-    """
-    return "incomplete" if not folds or missing(expected, folds, seeds) else "finished"
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Check a record, then write the merged predictions.csv and, last, result.json.
-
-    The predictions are taken from the fold folders of ``record["folds"]``.
+def write_record(run: Path) -> dict[str, Any]:
+    """Make the record and write it, the merged predictions.csv first; returns it.
 
     Raises:
-        UserError: a key that does not fit the schema, a fold folder that is missing or damaged,
-            numbers that its predictions do not give, or a file that cannot be written.
+        UserError: a fold folder that is damaged or of another run, or a file that cannot be
+            written.
     """
-    path = folder / "result.json"
-    _conform(path, check_record, record)
-    classes = record["protocol"]["classes"]
-    rows: list[Prediction] = []
-    for entry in record["folds"]:
-        place = fold_folder(folder, entry["fold"], entry["seed"])
-        rows += read_predictions(place / "predictions.csv", classes)
-    _refuse(path, _problems(record, rows))
-    _write_pair(folder / "predictions.csv", rows, classes, path, record)
-
-
-def read_record(folder: Path) -> Record:
-    """Read and check result.json as untrusted data; raises UserError naming file and key."""
-    path = folder / "result.json"
-    data = _load(path)
-    _conform(path, check_record, data)
-    return Record(folder, data)
-
-
-def recounted_folds(record: Record) -> list[dict[str, Any]]:
-    """``{"fold", "seed", "metrics"}`` of each fold that has predictions, from these alone.
-
-    In the order of the protocol's folds, then seeds. Raises UserError as ``read_predictions``.
-    """
-    protocol = record.data["protocol"]
-    return _recounted(record.rows, protocol["classes"], protocol["folds"])
-
-
-def recount(record: Record) -> list[str]:
-    """What the record says that its predictions do not: one sentence each, none when all agree.
-
-    Every metric of every fold, the summary and the trainable share may differ by ``TOLERANCE``
-    (1e-6, absolute); counts and the set of folds not at all. Raises UserError when
-    predictions.csv cannot be read.
-    """
-    return _problems(record.data, record.rows)
-
-
-def _write_pair(
-    table: Path, rows: Sequence[Prediction], classes: Sequence[str], path: Path, value: Any
-) -> None:
-    """Write the table and the JSON that vouches for it.
-
-    Both are written in full before either gets its name, and an older JSON goes first, so that
-    no moment shows a result beside predictions that are not its own.
-    """
-    with writing(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    made = read_run(run)
+    text = json.dumps(made.record, indent=2, ensure_ascii=False, allow_nan=False)
+    with writing(run / RESULT) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-        with writing(table) as temporary_table:
-            write_predictions(temporary_table, rows, classes)
-            path.unlink(missing_ok=True)
+        (run / RESULT).unlink(missing_ok=True)  # no moment shows it beside other predictions
+        write_text(run / TABLE, made.table())
+    return made.record
 
 
-def _load(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply; restore it or run again") from error
+def read_run(run: Path) -> Run:
+    """Read all folds of a run that ended, and make their record.
 
-
-def _conform(path: Path, check: Callable[..., None], *values: Any) -> None:
-    """Run a schema check; its finding becomes the user's error."""
-    try:
-        check(*values)
-    except Mismatch as error:
-        raise UserError(f"{path}: {error}; restore it or run again") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply; restore it or run again") from error
-
-
-def _refuse(path: Path, problems: Sequence[str]) -> None:
-    if problems:
-        raise UserError(f"{path} is not written, because it would be wrong: {problems[0]}")
-
-
-def _recounted(
-    rows: Sequence[Prediction], classes: Sequence[str], order: Sequence[str]
-) -> list[dict[str, Any]]:
-    index = {name: number for number, name in enumerate(classes)}
-    place = {name: number for number, name in enumerate(order)}
-    groups: dict[tuple[str, int], list[Prediction]] = {}
-    for row in rows:
-        groups.setdefault((row.fold, row.seed), []).append(row)
+    Raises:
+        UserError: there is none, one is damaged or contradicts itself, or they are of several runs.
+    """
     folds = []
-    for fold, seed in sorted(groups, key=lambda pair: (place.get(pair[0], len(place)), pair)):
-        truth = [index[row.truth] for row in groups[fold, seed]]
-        prediction = [index[row.prediction] for row in groups[fold, seed]]
-        metrics = emotion_metrics(truth, prediction, len(classes))
-        folds.append({"fold": fold, "seed": seed, "metrics": metrics})
-    return folds
+    for place in fold_folders(run):
+        fold = read_fold(place)
+        if fold is None:
+            continue
+        if fold_folder(run, fold.facts.fold, fold.facts.seed) != place:
+            raise UserError(
+                f"{place} holds fold {fold.facts.fold} of seed {fold.facts.seed}; move it where it "
+                "belongs"
+            )
+        folds.append(fold)
+    if not folds:
+        raise UserError(f"{run} holds no fold that ended; run it first, or again")
+    _same_run(run, folds)
+    order = {name: number for number, name in enumerate(folds[0].facts.plan.folds)}
+    folds.sort(key=lambda fold: (fold.facts.seed, order[fold.facts.fold]))
+    record = validated(f"the record of {run}", RecordFacts, without_nan(_record(folds)))
+    return Run(folds, record.to_json())
 
 
-def _fold_problems(
-    entry: Mapping[str, Any], rows: Sequence[Prediction], classes: Sequence[str]
-) -> list[str]:
-    """Where one fold's entry and its rows disagree."""
-    where = f"fold {entry['fold']}, seed {entry['seed']}"
-    if not rows:
-        return [f"{where}: there are no predictions"]
-    if any((row.fold, row.seed) != (entry["fold"], entry["seed"]) for row in rows):
-        return [f"{where}: its predictions.csv holds rows of another fold or seed"]
-    if len({row.id for row in rows}) != len(rows):
-        return [f"{where}: an utterance is predicted twice"]
-    recorded, counted = entry["metrics"], _recounted(rows, classes, ())[0]["metrics"]
-    problems = [_differ(f"{where}: {name}", recorded[name], counted[name]) for name in NAMES]
-    if recorded["confusion"] != counted["confusion"]:
-        problems.append(f"{where}: the confusion matrix is not that of the predictions")
-    return [problem for problem in problems if problem]
+def _same_run(run: Path, folds: Sequence[FoldResult]) -> None:
+    first = folds[0].facts
+    for fold in folds[1:]:
+        for name in ("identity", "task"):
+            if getattr(fold.facts, name) != getattr(first, name):
+                raise UserError(_of_another(run, fold, folds[0], name))
+        for name in PLAN:
+            if getattr(fold.facts.plan, name) != getattr(first.plan, name):
+                raise UserError(_of_another(run, fold, folds[0], f"plan.{name}"))
 
 
-def _differ(what: str, recorded: float | None, counted: float | None) -> str:
-    """The sentence about two numbers that are not equal, else nothing."""
-    if recorded is None or counted is None:
-        same = recorded is counted
-    else:
-        same = abs(recorded - counted) <= TOLERANCE
-    return "" if same else f"{what} is recorded as {recorded}, but the predictions give {counted}"
+def _of_another(run: Path, fold: FoldResult, other: FoldResult, name: str) -> str:
+    one, two = (fold_folder(run, f.facts.fold, f.facts.seed) for f in (fold, other))
+    return f"{one} is of another run than {two.name}: {name} differs; keep them in two folders"
 
 
-def _problems(data: Mapping[str, Any], rows: Sequence[Prediction]) -> list[str]:
-    """Where a record and its rows disagree."""
-    protocol = data["protocol"]
-    groups: dict[tuple[str, int], list[Prediction]] = {}
-    tests: dict[str, dict[str, str]] = {}
-    problems = []
-    for row in rows:
-        groups.setdefault((row.fold, row.seed), []).append(row)
-    for (fold, seed), group in groups.items():
-        test = {row.id: row.truth for row in group}
-        if tests.setdefault(fold, test) != test:
-            problems.append(f"fold {fold}: seed {seed} has another test set than the first seed")
-    for entry in data["folds"]:
-        own = groups.pop((entry["fold"], entry["seed"]), [])
-        problems += _fold_problems(entry, own, protocol["classes"])
-    problems += [f"fold {fold}, seed {seed}: no result" for fold, seed in sorted(groups)]
-    if not problems:
-        counted = summarise(_recounted(rows, protocol["classes"], protocol["folds"]))
-        for name in NAMES:
-            for key in ("mean", "std", "n", "seed_std"):
-                what = f"summary.{name}.{key}"
-                problems.append(
-                    _differ(what, data["summary"][name].get(key), counted[name].get(key))
-                )
-    numbers = data["parameters"]
-    share = numbers["trainable"] / numbers["total"]
-    if abs(share - numbers["share"]) > TOLERANCE:
-        problems.append(f"parameters.share is {numbers['share']}, trainable / total is {share}")
-    return [problem for problem in problems if problem]
+def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
+    first = folds[0].facts
+    data = [fold.facts.to_json() for fold in folds]
+    finished = [entry for entry in data if entry["status"] == "finished"]
+    seeds = sorted({seed for fold in folds for seed in fold.facts.seeds})
+    there = {(entry["fold"], entry["seed"]) for entry in finished}
+    lacking = [
+        {"fold": name, "seed": seed}
+        for seed in seeds
+        for name in first.plan.folds
+        if (name, seed) not in there
+    ]
+    return {
+        "schema": 2,
+        "status": "incomplete" if lacking else "finished",
+        "name": first.run,
+        "id": digest(first.identity),
+        "identity": first.identity,
+        "created": max((entry["created"] for entry in data), key=parse_moment),
+        "task": first.task,
+        "plan": data[0]["plan"],
+        "audit": audit_of(folds),
+        **{name: data[0][name] for name in FIRST if name not in ("run", "emopeft", "cache")},
+        "commands": distinct(entry["command"] for entry in data),
+        "recipes": distinct(entry["recipe"] for entry in data),
+        "numerics": distinct(entry["numerics"] for entry in data),
+        "devices": distinct(entry["device"] for entry in data),
+        "packages": distinct(entry["packages"] for entry in data),
+        "code": distinct(entry["code"] for entry in data),
+        "differs": [name for name in FIRST if len(distinct(entry[name] for entry in data)) > 1],
+        "folds": [_entry(entry) for entry in data],
+        "missing": lacking,
+        "summary": summarise(finished, folds[0].task, first.plan.tests),
+        "cost": _cost(data),
+    }
+
+
+def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
+    names = (
+        *("fold", "seed", "status", "reason", "created", "metrics", "stages", "seconds"),
+        *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
+    )
+    return {name: facts[name] for name in names}
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different ones of some JSON values, in the order of their first."""
+    found: dict[str, Any] = {}
+    for value in values:
+        found.setdefault(digest(value), value)
+    return list(found.values())
+
+
+def audit_of(folds: Sequence[FoldResult]) -> dict[str, Any]:
+    """The audit of these folds, from their rows alone.
+
+    That dev shares speakers with train counts as declared where the protocol's name says so, too.
+    """
+    plan = folds[0].facts.plan
+    return audit_rows(
+        {fold.facts.fold: fold.examples for fold in folds},
+        declared=plan.overlap if "random-dev" in plan.protocol else (),
+        unknown_speakers=plan.unknown_speakers,
+        duplicates=plan.duplicates,
+    )
+
+
+def summarise(
+    folds: Sequence[Mapping[str, Any]], task: Task, tests: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Mean and standard deviation of each metric over folds, per test; empty without a fold.
+
+    Args:
+        folds: with "fold", "seed" and "metrics" (per test), null or NaN where a metric is none.
+
+    Returns:
+        per test and metric ``{"mean", "std", "n", "seed_std"}``. The seeds of one fold are
+        averaged first; std is the sample one over those fold means, None for a single fold; n is
+        the number of folds. Where every one of several seeds has the same folds, ``seed_std`` is
+        the sample standard deviation of the per-seed means, else None.
+    """
+    if not folds:
+        return {}
+    names = [metric.name for metric in task.metrics]
+    return {test: {name: _statistic(folds, test, name) for name in names} for test in tests}
+
+
+def _statistic(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict[str, Any]:
+    by_fold: dict[str, list[float]] = {}
+    by_seed: dict[int, dict[str, float]] = {}
+    for entry in folds:
+        value = entry["metrics"][test][name]
+        value = math.nan if value is None else float(value)
+        by_fold.setdefault(entry["fold"], []).append(value)
+        by_seed.setdefault(entry["seed"], {})[entry["fold"]] = value
+    found = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
+    found["seed_std"] = None
+    if len(by_seed) > 1 and all(set(of) == set(by_fold) for of in by_seed.values()):
+        means = [mean_std(list(of.values()))["mean"] for of in by_seed.values()]
+        found["seed_std"] = mean_std(means)["std"]
+    return found
+
+
+def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    results = [stage["result"] for entry in data for stage in entry["stages"] if stage["result"]]
+    trained = math.fsum(result["seconds"] for result in results)
+    hours = math.fsum(result["audio_hours"] for result in results)
+    return {
+        "seconds": {
+            name: math.fsum(entry["seconds"][name] for entry in data)
+            for name in ("load", "features", "tune", "train", "test")
+        },
+        "frozen_seconds": _most(entry["frozen_seconds"] for entry in data),
+        "audio_hours_per_second": hours / trained if trained else None,
+        "peak_memory_bytes": {
+            name: _most(entry["peak_memory_bytes"][name] for entry in data)
+            for name in ("host", "device")
+        },
+        "cache": data[0]["cache"],
+    }
+
+
+def _most(values: Iterable[Any]) -> Any:
+    """The largest that is there, or None."""
+    return max((value for value in values if value is not None), default=None)

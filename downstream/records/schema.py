@@ -1,8 +1,10 @@
-"""What a result.json must hold, as data, and the check of a file that nobody vouches for.
+"""What stands in a fold's fold.json and a run's result.json, as pydantic models.
 
-Every check takes a value and its key path and raises ``Mismatch``. Keys beyond the schema are
-allowed (a newer minor writer may add some), except that every number must be finite and every
-text valid Unicode wherever it stands.
+Whoever writes or reads one of the two goes through these models: strict types, finite numbers,
+bounded sizes, no keys beyond them. Their JSON Schema is in docs/schema. Imports no torch.
+
+JSON has no NaN: a metric that is none (a CCC of a constant, for instance) stands as null, ranks
+last, and makes each mean that it belongs to null.
 """
 
 from __future__ import annotations
@@ -10,272 +12,379 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-VERSION = 1
-LARGEST = 2**63  # beyond it a whole number in a record is damage, and float() may overflow
-Check = Callable[[Any, str], None]
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from emopeft.validation import Strict
 
-class Mismatch(ValueError):
-    """A value that is not what the schema says; the text begins with the key path."""
-
-
-def text(value: Any, key: str) -> None:
-    """Any string that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise Mismatch(f"'{key}' must be a text that is not empty")
+VERSION = 2
+LARGEST = 2**63 - 1  # a whole number beyond it is damage, and float() may overflow
+DEEPEST = 40  # levels of the free-form parts
+MOST = 1_000_000  # values of one free-form part
 
 
-def string(value: Any, key: str) -> None:
-    """Any string."""
-    if not isinstance(value, str):
-        raise Mismatch(f"'{key}' must be a text")
+def plain(value: Any) -> Any:
+    """Free-form JSON: finite numbers of a sane size, valid Unicode, neither deep nor endless.
+
+    Raises ValueError with the place.
+    """
+    for count, (item, place, depth) in enumerate(_leaves(value, "", 0)):
+        if count > MOST:
+            raise ValueError(f"must hold at most {MOST} values")
+        if depth > DEEPEST:
+            raise ValueError("is nested too deeply")
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"holds a text that is not valid Unicode{place}") from error
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError(f"must hold finite numbers only, not {item}{place}")
+        elif isinstance(item, int):
+            if abs(item) > LARGEST:
+                raise ValueError(f"holds a whole number that is too large{place}")
+        elif item is not None and not isinstance(item, (list, dict)):
+            raise ValueError(f"holds a {type(item).__name__}, which JSON cannot hold{place}")
+    return value
 
 
-def hexadecimal(value: Any, key: str) -> None:
-    """8 to 64 lower-case hexadecimal digits, as ``emopeft.files.digest`` makes them."""
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{8,64}", value):
-        raise Mismatch(f"'{key}' must be 8 to 64 hexadecimal digits")
+def _leaves(value: Any, place: str, depth: int) -> Iterator[tuple[Any, str, int]]:
+    """Every value below ``value``, itself and the names included, with where it stands."""
+    yield value, place, depth
+    if depth > DEEPEST:
+        return
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"holds a name that is no text{place}")
+            yield name, place, depth
+            yield from _leaves(item, f" at {ascii(name)[1:61]}", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item, place, depth + 1)
 
 
-def moment(value: Any, key: str) -> None:
-    """A date and time in ISO 8601."""
-    try:
-        parse_moment(value)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Mismatch(f"'{key}' must be a date and time in ISO 8601") from error
+def without_nan(value: Any) -> Any:
+    """The same value with null for every number that is not finite, and lists for tuples."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def parse_moment(value: str) -> datetime.datetime:
     """The moment, in UTC; without a zone it counts as UTC. Raises ValueError."""
-    parsed = datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
-    if parsed.tzinfo is None:
-        return parsed.replace(tzinfo=datetime.timezone.utc)
-    return parsed.astimezone(datetime.timezone.utc)
+    try:
+        parsed = datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
+        if parsed.tzinfo is None:
+            return parsed.replace(tzinfo=datetime.timezone.utc)
+        return parsed.astimezone(datetime.timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("must be a date and time in ISO 8601") from error
 
 
-def whole(low: int | None = None) -> Check:
-    """A whole number, at least ``low``."""
-
-    def check(value: Any, key: str) -> None:
-        if type(value) is not int or (low is not None and value < low):
-            least = "" if low is None else f" of at least {low}"
-            raise Mismatch(f"'{key}' must be a whole number{least}")
-
-    return check
+def _moment(value: str) -> str:
+    parse_moment(value)
+    return value
 
 
-def number(low: float | None = None, high: float | None = None) -> Check:
-    """A finite number within the bounds; true and false are not numbers."""
-
-    def check(value: Any, key: str) -> None:
-        good = type(value) in (int, float) and math.isfinite(value)
-        if not good or (low is not None and value < low) or (high is not None and value > high):
-            bounds = "" if low is None else f", at least {low}"
-            bounds += "" if high is None else f", at most {high}"
-            raise Mismatch(f"'{key}' must be a finite number{bounds}")
-
-    return check
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must be valid Unicode") from error
+    return value
 
 
-def one_of(*allowed: Any) -> Check:
-    """One of a few values, of the same type."""
-
-    def check(value: Any, key: str) -> None:
-        if not any(type(value) is type(a) and value == a for a in allowed):
-            raise Mismatch(f"'{key}' must be {' or '.join(map(repr, allowed))}")
-
-    return check
+def no_truth_value(value: Any) -> Any:
+    if value is True:  # which python takes for a 1
+        raise ValueError("must be a whole number")
+    return value
 
 
-def maybe(inner: Check) -> Check:
-    """null, or what ``inner`` says."""
-    return lambda value, key: None if value is None else inner(value, key)
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_unicode)]
+Text = Annotated[str, Field(max_length=20_000), AfterValidator(_unicode)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")]
+Moment = Annotated[str, Field(max_length=64), AfterValidator(_moment)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]  # sums over any number of folds stay finite
+Hours = Annotated[float, Field(ge=0, le=1e9)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Object = Annotated[dict[str, Any], AfterValidator(plain)]
+Names = Annotated[list[Name], Field(max_length=100_000)]
+Sentences = Annotated[list[Text], Field(max_length=100_000)]
 
 
-def anything(value: Any, key: str) -> None:
-    """Whatever JSON can hold."""
+class FoldHashes(Strict):
+    """``hash``: of the fold's stages and rows (`Plan.fold_hash`); ``audio``: of what they sound."""
+
+    hash: Hash
+    audio: Hash
 
 
-def listed(inner: Check, least: int = 0, distinct: bool = False) -> Check:
-    """A list of ``inner``, at least ``least`` long."""
+class PlanFacts(Strict):
+    """The plan that the fold is part of: the same in every fold of a run.
 
-    def check(value: Any, key: str) -> None:
-        if not isinstance(value, list) or len(value) < least:
-            raise Mismatch(f"'{key}' must be a list of at least {least}")
-        for index, item in enumerate(value):
-            inner(item, f"{key}[{index}]")
-        if distinct and len(set(value)) != len(value):
-            raise Mismatch(f"'{key}' names something twice")
-
-    return check
-
-
-def mapping(inner: Check) -> Check:
-    """An object with any keys whose values are ``inner``."""
-
-    def check(value: Any, key: str) -> None:
-        if not isinstance(value, dict):
-            raise Mismatch(f"'{key}' must be an object")
-        for name, item in value.items():
-            inner(item, f"{key}.{name}")
-
-    return check
-
-
-def table(**fields: Check) -> Check:
-    """An object that has all of ``fields``."""
-
-    def check(value: Any, key: str) -> None:
-        if not isinstance(value, dict):
-            raise Mismatch(f"'{key}' must be an object" if key else "it must be an object")
-        for name, inner in fields.items():
-            path = f"{key}.{name}" if key else name
-            if name not in value:
-                raise Mismatch(f"'{path}' is missing")
-            inner(value[name], path)
-
-    return check
-
-
-def clean(value: Any, key: str = "") -> None:
-    """Finite numbers of a sane size and valid Unicode everywhere below ``value``."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            path = f"{key}.{name}" if key else str(name)
-            clean(name, path)
-            clean(item, path)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            clean(item, f"{key}[{index}]")
-    elif isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise Mismatch(f"{ascii(key)} holds a text that is not valid Unicode") from error
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise Mismatch(f"'{key}' is {value}, and every number must be finite")
-    elif isinstance(value, int) and abs(value) >= LARGEST:
-        raise Mismatch(f"'{key}' is too large a whole number")
-    elif value is not None and not isinstance(value, (str, float, int)):
-        raise Mismatch(f"'{key}' is a {type(value).__name__}, which JSON cannot hold")
-
-
-SCORE = number(0, 1)
-METRICS = table(accuracy=SCORE, uar=SCORE, macro_f1=SCORE, confusion=listed(listed(whole(0))))
-FOLD = table(
-    fold=text,
-    seed=whole(0),
-    metrics=METRICS,
-    dev=mapping(anything),
-    lr=maybe(number(0)),
-    steps=whole(0),
-    best_step=maybe(whole(0)),
-    seconds=mapping(number(0)),
-)
-STATISTIC = table(mean=SCORE, std=maybe(number(0)), n=whole(1))
-
-
-def statistic(value: Any, key: str) -> None:
-    """Mean, std and n over folds; with several seeds also seed_std."""
-    STATISTIC(value, key)
-    maybe(number(0))(value.get("seed_std"), f"{key}.seed_std")
-
-
-COUNT = whole(0)
-SECONDS = number(0)
-
-RECORD = table(
-    schema=one_of(VERSION),
-    status=one_of("finished", "incomplete"),
-    name=text,
-    identity=hexadecimal,
-    task=one_of("emotion"),
-    created=moment,
-    command=text,
-    corpus=table(name=text, title=text, licence=text, utterances=COUNT, hours=number(0)),
-    protocol=table(
-        name=text,
-        version=whole(0),
-        hash=hexadecimal,
-        classes=listed(text, least=2, distinct=True),
-        folds=listed(text, least=1, distinct=True),
-        speaker_overlap=listed(text),
-        audit=mapping(anything),
-    ),
-    upstream=table(
-        name=text,
-        loader=text,
-        source=maybe(string),
-        revision=maybe(string),
-        weights=maybe(hexadecimal),  # null: an upstream without weights, as fbank
-        licence=maybe(string),
-        parameters=COUNT,
-        note=maybe(string),
-    ),
-    method=table(
-        spec=text, parts=listed(table(name=text, options=mapping(anything), parameters=COUNT))
-    ),
-    head=table(name=text, layers=anything),
-    training=mapping(anything),
-    folds=listed(FOLD, least=1),
-    summary=table(accuracy=statistic, uar=statistic, macro_f1=statistic),
-    parameters=table(trainable=COUNT, method=COUNT, head=COUNT, total=whole(1), share=number(0, 1)),
-    cost=table(
-        seconds=table(load=SECONDS, features=SECONDS, train=SECONDS, test=SECONDS),
-        audio_hours_per_second=maybe(number(0)),
-        peak_memory_bytes=maybe(COUNT),
-        cache_bytes=maybe(COUNT),
-        cache_bytes_per_hour=maybe(number(0)),
-    ),
-    device=table(name=text, precision=text, processes=whole(1)),
-    packages=mapping(text),
-)
-
-
-def check_fold(value: Any, classes: int | None = None, key: str = "") -> None:
-    """One entry of ``folds``. Raises Mismatch."""
-    if not key:
-        clean(value)
-    FOLD(value, key)
-    shape = value["metrics"]["confusion"]
-    rows = len(shape) if classes is None else classes
-    if len(shape) != rows or any(len(row) != rows for row in shape):
-        path = f"{key}.metrics.confusion" if key else "metrics.confusion"
-        raise Mismatch(f"'{path}' must have as many rows and columns as there are classes")
-
-
-def check_record(value: Any) -> None:
-    """A whole record: types, then what must fit together. Raises Mismatch."""
-    clean(value)
-    RECORD(value, "")
-    protocol, folds = value["protocol"], value["folds"]
-    seen = set()
-    for index, fold in enumerate(folds):
-        check_fold(fold, len(protocol["classes"]), f"folds[{index}]")
-        name, seed = fold["fold"], fold["seed"]
-        if name not in protocol["folds"]:
-            raise Mismatch(f"'folds[{index}].fold' is '{name}', which the protocol does not have")
-        if (name, seed) in seen:
-            raise Mismatch(f"'folds[{index}]' repeats fold {name} of seed {seed}")
-        seen.add((name, seed))
-    if value["parameters"]["trainable"] > value["parameters"]["total"]:
-        raise Mismatch("'parameters.trainable' is more than 'parameters.total'")
-    lacking = missing(protocol["folds"], folds)
-    if value["status"] == "finished" and lacking:
-        names = ", ".join(f"{fold} (seed {seed})" for fold, seed in lacking[:6])
-        raise Mismatch(f"'status' is finished, but these folds are missing: {names}")
-
-
-def missing(
-    expected: Sequence[str], folds: Sequence[Mapping[str, Any]], seeds: Sequence[int] | None = None
-) -> list[tuple[str, int]]:
-    """The (fold, seed) pairs that are not there yet.
-
-    ``expected``: the protocol's fold names; ``seeds``: those of the run, else those in ``folds``.
+    Attributes:
+        protocol, version, description, source: of the protocol.
+        hash, audio_hash: of the whole plan.
+        folds: all folds of the plan in their order, trained here or not.
+        tests: the names of the test sets, in order.
+        complete: the corpora are as published. missing, dropped: what they lack, and how many
+            utterances of which label take no part.
+        overlap: the sides that the protocol declares to share speakers with train ("dev").
+        unknown_speakers: whether the protocol allows utterances of unknown speakers.
+        duplicates: groups of corpus/id that hold one recording, as published.
+        warnings: what spoils a number without being an error, one sentence each.
     """
-    have = {(fold["fold"], fold["seed"]) for fold in folds}
-    wanted = sorted({seed for _, seed in have}) if seeds is None else seeds
-    return [(fold, seed) for seed in wanted for fold in expected if (fold, seed) not in have]
+
+    protocol: Name
+    version: Count
+    description: Text
+    source: Text
+    hash: Hash
+    audio_hash: Hash
+    folds: Annotated[dict[Name, FoldHashes], Field(min_length=1, max_length=10_000)]
+    tests: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    complete: bool
+    missing: Sentences
+    dropped: Annotated[dict[str, Count], Field(max_length=10_000)]
+    overlap: Names
+    unknown_speakers: bool
+    duplicates: Annotated[list[Names], Field(max_length=100_000)]
+    warnings: Sentences
+
+
+class StageResult(Strict):
+    """What the training of one stage came to.
+
+    Attributes:
+        steps: optimiser steps made; best_step: the one whose state is kept.
+        lr: the learning rate; tried: rate (as text) to the value of the selecting metric on dev
+            that it reached, null where it diverged; empty without a search.
+        history: one entry per evaluation: step, loss, dev_loss and metrics on dev.
+        dev: the task's measures on dev at the best step.
+        seconds: wall time of the training itself, without the search.
+        audio_hours: hours of audio that went through it, repetitions counted.
+    """
+
+    steps: Count
+    best_step: Count
+    lr: Annotated[float, Field(ge=0, le=1e12)]
+    tried: Annotated[dict[Name, float | None], Field(max_length=10_000)]
+    history: Annotated[list[Object], Field(max_length=MOST)]
+    dev: Object
+    seconds: Seconds
+    audio_hours: Hours
+
+
+class StageFacts(Strict):
+    """A stage of the fold: its head as in the plan, and its result (null: it was not ended)."""
+
+    name: Name
+    method: Name | None
+    freeze: Names
+    keys: Object
+    result: StageResult | None
+
+
+class CorpusFacts(Strict):
+    """A corpus of the plan: ``utterances`` and ``hours`` (of audio) that take part in it."""
+
+    name: Name
+    title: Text
+    licence: Text
+    utterances: Count
+    hours: Hours
+
+
+class UpstreamFacts(Strict):
+    """The encoder.
+
+    Attributes:
+        name: as asked for. source: where its weights are from, "hf:ORG/NAME" or "local:FOLDER"
+            with the folder's last name only, null where there is none.
+        local: the weights were given as a path, and so may be other ones than the name says.
+        revision: of the hub. weights: hash, null for an upstream without any (fbank).
+        options: everything that changes its states. code: revision of the family's own code.
+        note: what a reader of tables must know ("random weights").
+    """
+
+    name: Name
+    source: Text | None
+    local: bool
+    loader: Name
+    revision: Text | None
+    licence: Text | None
+    weights: Hex | None
+    options: Object
+    code: Text
+    parameters: Count
+    note: Text | None
+
+
+class MethodPart(Strict):
+    """One method of a sum, with all its options and how many parameters it trains."""
+
+    name: Name
+    options: Object
+    parameters: Count
+
+
+class MethodFacts(Strict):
+    """``spec``: the canonical spelling; ``asked``: as the user wrote it ("lora@peft-ser")."""
+
+    spec: Name
+    asked: Name
+    parts: Annotated[list[MethodPart], Field(max_length=100)]
+
+
+class ParameterFacts(Strict):
+    """How many train, of which in the method and in the head; share = trainable / total."""
+
+    trainable: Count
+    method: Count
+    head: Count
+    total: Annotated[int, Field(ge=1, le=LARGEST)]
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+class NumericsFacts(Strict):
+    """How it was computed: ``precision`` of what trains, ``frozen`` of the frozen part."""
+
+    precision: Name
+    frozen: Name
+    tf32: bool
+    deterministic: bool
+    threads: Count
+
+
+class RecipeFacts(Strict):
+    """The recipe's name (null: none was given) and its file's name, without the folders."""
+
+    name: Name | None
+    file: Name | None
+
+
+class DeviceFacts(Strict):
+    """``type``: cpu, cuda or mps; ``name``: of the processor; ``count``: of processes."""
+
+    type: Name
+    name: Name
+    count: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class CodeFacts(Strict):
+    """The code: its version, and in a checkout the commit and whether files were changed."""
+
+    version: Name
+    commit: Hex | None
+    dirty: bool | None
+
+
+class PhaseSeconds(Strict):
+    """Wall time: ``load`` corpus and encoder, ``features`` the frozen part, ``tune`` the search."""
+
+    load: Seconds
+    features: Seconds
+    tune: Seconds
+    train: Seconds
+    test: Seconds
+
+
+class Peak(Strict):
+    """Peak memory in bytes; null where it was not measured."""
+
+    host: Count | None
+    device: Count | None
+
+
+class Utterances(Strict):
+    """How many examples each side of the fold holds; train and dev over all stages."""
+
+    train: Count
+    dev: Count
+    tests: Annotated[dict[Name, Count], Field(max_length=100)]
+
+
+class FoldFacts(Strict):
+    """fold.json: every fact about one trained fold and seed; see docs/records.md for the file.
+
+    Attributes:
+        status, reason: "failed" has the reason as a sentence, no metrics and no predictions.
+        run: the run's name. fold, seed: which of it. seeds: all seeds that the run was asked for.
+        identity: of the run, in full; its digest is the run's id.
+        created: when the fold was written, UTC. command: what trained it.
+        task: `Task.describe()`. head: arguments of the head, with its name.
+        train: all keys of the recipe's train section. recipe: where the keys came from.
+        packages: installed versions. cache: how the frozen part was kept.
+        seconds: wall time of this fold alone; frozen_seconds: what the frozen part took when it
+            was computed, maybe by an earlier run; null without one.
+        hours: of audio in the train sides. metrics: test name to `Task.measure`.
+    """
+
+    schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
+    emopeft: Name
+    status: Literal["finished", "failed"]
+    reason: Text | None
+    run: Name
+    fold: Name
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+    identity: Object
+    created: Moment
+    command: Text
+    plan: PlanFacts
+    stages: Annotated[list[StageFacts], Field(min_length=1, max_length=100)]
+    task: Object
+    corpora: Annotated[list[CorpusFacts], Field(min_length=1, max_length=1000)]
+    upstream: UpstreamFacts
+    method: MethodFacts
+    head: Object
+    parameters: ParameterFacts
+    train: Object
+    numerics: NumericsFacts
+    recipe: RecipeFacts
+    device: DeviceFacts
+    packages: Annotated[dict[Name, Name], Field(max_length=1000)]
+    code: CodeFacts
+    seconds: PhaseSeconds
+    frozen_seconds: Seconds | None
+    peak_memory_bytes: Peak
+    cache: Object
+    hours: Hours
+    utterances: Utterances
+    metrics: Annotated[dict[Name, Object], Field(max_length=100)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> FoldFacts:
+        if self.fold not in self.plan.folds:
+            raise ValueError(f"'fold' is {self.fold[:60]!r}, which 'plan.folds' does not hold")
+        if self.seed not in self.seeds:
+            raise ValueError(f"'seed' is {self.seed}, which 'seeds' does not hold")
+        numbers = self.parameters
+        if numbers.method + numbers.head != numbers.trainable or numbers.trainable > numbers.total:
+            raise ValueError("'parameters': method + head must be trainable, at most total")
+        if abs(numbers.trainable / numbers.total - numbers.share) > 1e-9:
+            raise ValueError("'parameters.share' must be trainable / total")
+        if self.status == "failed":
+            if not self.reason or self.metrics:
+                raise ValueError("a failed fold must have a 'reason' and no 'metrics'")
+        elif self.reason is not None:
+            raise ValueError("a finished fold has no 'reason'")
+        elif set(self.metrics) != set(self.plan.tests):
+            raise ValueError("'metrics' must hold each of 'plan.tests'")
+        elif any(stage.result is None for stage in self.stages):
+            raise ValueError("a finished fold must have the 'result' of every one of its 'stages'")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """As fold.json holds it."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -4,83 +4,115 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.corpora.check import Scan
-from emopeft.downstream.data.prepare import Data
+from emopeft.downstream.data.plan import Example, Plan
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item
-from emopeft.downstream.models.model import AdaptedModel, Batch
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.tasks.base import Task
+from emopeft.numerics import Numerics
 from emopeft.units import duration, size
 from emopeft.upstream.base import SAMPLE_RATE
 
 CLIPS = 4
 
 
-def estimate(recipe: Recipe, data: Data, model: AdaptedModel, scanned: Scan) -> list[str]:
+def estimate(
+    recipe: Recipe,
+    plan: Plan,
+    examples: Sequence[Example],
+    model: AdaptedModel,
+    numerics: Numerics,
+    device: torch.device,
+) -> list[str]:
     """Lines with the time of the frozen part, its size on disk, and the time of training.
 
-    A few clips spread over the corpus are timed on this machine; training is bounded from above
-    by its full length, because early stopping cannot be foreseen.
+    A few clips spread over the corpus are timed on the device that would train; training is
+    bounded from above by its full length, because early stopping cannot be foreseen.
     """
-    utterances = data.utterances()
-    sample = utterances[:: max(1, len(utterances) // CLIPS)][:CLIPS]
-    seconds = [scanned.seconds[u.id] for u in utterances]
-    sampled = sum(scanned.seconds[u.id] for u in sample)
-    wavs = [torch.from_numpy(decode(u.path, SAMPLE_RATE)) for u in sample]
-    frozen_item(model.upstream, model.start, model.head.pooled, wavs[0])  # warm-up
-    started = time.perf_counter()
-    items = [frozen_item(model.upstream, model.start, model.head.pooled, w) for w in wavs]
-    prefix = (time.perf_counter() - started) / sampled  # seconds per second of audio
+    sample = examples[:: max(1, len(examples) // CLIPS)][:CLIPS]
+    seconds = sum(plan.seconds[e.uid] for e in examples)
+    sampled = sum(plan.seconds[e.uid] for e in sample)
+    wavs = [torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)).to(device) for e in sample]
+
+    def frozen(wav: torch.Tensor) -> Any:
+        with numerics.freezing(device):
+            return frozen_item(model.upstream, model.start, model.head.pooled, wav)
+
+    frozen(wavs[0])  # warm-up
+    started = _now(device)
+    items = [frozen(w) for w in wavs]
+    prefix = (_now(device) - started) / sampled  # seconds per second of audio
     bytes_each = {"fp32": 4, "fp16": 2, "bf16": 2}[recipe.cache.dtype]
     numbers = sum(t.numel() for item in items for t in item if t is not None)
     stored = numbers * bytes_each / sampled
 
-    step = _step_seconds(model, items) / sampled
+    targets = torch.tensor([plan.target(e) for e in sample])
+    step = _step_seconds(model, plan.task, items, targets, numerics, device) / sampled
     if not recipe.cache.enabled:
         step += prefix
     by_step = not recipe.cache.enabled or items[0][1] is not None  # else on time means
+    folds = plan.choose(recipe.folds)
     total = 0.0
-    for fold in data.folds:
-        clips = len(fold.train)
+    for stage in (s for fold in folds for s in fold.stages):
+        clips = len(stage.train)
         per_epoch = math.ceil(clips / recipe.train.batch_size)
         steps = recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
-        hours = sum(scanned.seconds[u.id] for u in fold.train) / clips * recipe.train.batch_size
-        total += steps * (max(hours * step, 5e-4) if by_step else 1e-3)
+        audio = sum(plan.seconds[e.uid] for e in stage.train) / clips * recipe.train.batch_size
+        total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
-    tries = 1 + (len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 0)
+    tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
     kept = (
-        f"{duration(prefix * sum(seconds))} once, for {sum(seconds) / 3600:.2f} h of audio; "
-        f"{size(stored * sum(seconds))} on disk ({size(stored * 3600)} per hour)"
+        f"{duration(prefix * seconds)} once, for {seconds / 3600:.2f} h of audio; "
+        f"{size(stored * seconds)} on disk ({size(stored * 3600)} per hour)"
         if recipe.cache.enabled
         else "nothing is kept (cache.enabled=false): computed anew in every step"
     )
+    where = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     return [
-        f"Estimated cost on this machine ({torch.get_num_threads()} threads)",
+        f"Estimated cost on this machine ({where})",
         f"  frozen part   {kept}",
-        f"  training      at most {duration(total * tries)} for {len(data.folds)} folds and "
+        f"  training      at most {duration(total * tries)} for {len(folds)} folds and "
         f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
     ]
 
 
-def _step_seconds(model: AdaptedModel, items: list[tuple[Any, Any]]) -> float:
+def _step_seconds(
+    model: AdaptedModel,
+    task: Task,
+    items: Sequence[tuple[Any, Any]],
+    targets: torch.Tensor,
+    numerics: Numerics,
+    device: torch.device,
+) -> float:
     """Forward and backward of the sampled clips as one batch."""
-    labels = torch.zeros(len(items), dtype=torch.long)
-    states = [s for s, _ in items]
+    states = [s.to(device) for s, _ in items]
     batch = Batch(
         torch.stack(states) if model.head.pooled else states,
-        [k for _, k in items if k is not None],
-        labels,
+        [k.to(device) for _, k in items if k is not None],
+        targets.to(device),
     )
+    weights = torch.full((len(items),), 1 / len(items), device=device)
     model.train()
-    for timed in (False, True):
-        started = time.perf_counter()
-        torch.nn.functional.cross_entropy(model(batch), labels).backward()
+    started = 0.0
+    for _ in range(2):  # the first is the warm-up
+        started = _now(device)
+        with numerics.training(device):
+            outputs = model(batch)
+        task.loss(outputs.float(), batch.targets, weights).backward()
         model.zero_grad()
-        if timed:
-            break
+    taken = _now(device) - started
     model.eval()
-    return time.perf_counter() - started
+    return taken
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,256 +1,130 @@
-"""A run: every chosen fold and seed is trained, tested and recorded, a finished one only once."""
+"""A run: every chosen fold and seed is trained, tested and written down, a finished one only once.
+
+A fold is the unit of work: one process claims it, trains it and writes its folder; several
+processes with one command share the folds among them.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from accelerate.utils import broadcast_object_list
 
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.models.build import standardise_on
-from emopeft.downstream.models.checkpoint import write_adapter
-from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.protocols.protocol import Fold
-from emopeft.downstream.records.record import (
-    Prediction,
-    fold_folder,
-    read_fold,
-    write_fold,
-    write_record,
-)
-from emopeft.downstream.records.recording import make_record
+from emopeft.downstream.records.folds import fold_folder, read_fold
+from emopeft.downstream.records.record import write_record
+from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, open_session
-from emopeft.downstream.training.probes import Probe, choose, probes_can_train, train_probes
-from emopeft.downstream.training.selection import Diverged, Fit
-from emopeft.downstream.training.trainer import Trainer, draw
+from emopeft.downstream.runs.stages import train_fold
+from emopeft.downstream.runs.work import Outcome, Work
+from emopeft.downstream.runs.write import write_failed, write_finished
+from emopeft.downstream.training.interruption import graceful
+from emopeft.downstream.training.selection import Diverged
+from emopeft.errors import UserError
+from emopeft.files import Busy, digest, locked
 
-PROGRESS = "progress.pt"
-
-
-@dataclasses.dataclass
-class Work:
-    """A fold and seed that is to be trained, and the fold's sides as indices into the examples."""
-
-    fold: Fold
-    seed: int
-    place: Path
-    train: list[int]
-    dev: list[int]
-    test: list[int]
-
-    @property
-    def label(self) -> str:
-        """For progress bars and errors."""
-        return f"fold {self.fold.name} seed {self.seed}"
+logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What training gave: the fit, the chosen rate, what the others reached, and the test part."""
+def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[str, Any]:
+    """Run a recipe; returns the record. Raises UserError for whatever is wrong with the input.
 
-    fit: Fit
-    lr: float
-    tried: dict[str, float]
-    tuning: float  # seconds
-    logits: Tensor  # (test, outputs)
-    tested: float  # seconds
-    state: dict[str, Tensor]  # all that trained, for the checkpoint
+    A fold whose training diverged, or for which memory was too small, is written as failed with
+    the reason, and the others go on; the same command tries it again.
+
+    Args:
+        command: what repeats it; recipe_file: where the recipe was read from. Both are recorded.
+    """
+    with graceful():
+        session = open_session(recipe, command, recipe_file)
+        with _claimed(session, _todo(session)) as todo:
+            share = 1 / max(1, len(todo))  # of what all folds of this call needed once
+            for work, outcome in _trained(session, todo):
+                if not session.accelerator.is_main_process:
+                    continue
+                if isinstance(outcome, Outcome):
+                    write_finished(session, work, outcome, share)
+                else:
+                    logger.warning("%s failed: %s", work.label, outcome)
+                    write_failed(session, work, str(outcome), share)
+        session.accelerator.wait_for_everyone()
+        record: dict[str, Any] = {}
+        if session.accelerator.is_main_process:
+            with locked(session.folder / ".record.lock", wait=60):
+                record = write_record(session.folder)
+        return record
 
 
-def run(recipe: Recipe, command: str) -> dict[str, Any]:
-    """Run a recipe; returns the record. Raises UserError for whatever is wrong with the input."""
-    this = open_session(recipe, command)
-    todo = _todo(this)
-    if _is_probe(this):
-        _run_probes(this, todo)
-    else:
-        for work in todo:
-            _write(this, work, _train(this, work))
-            this.accelerator.free_memory()
-            this.accelerator.wait_for_everyone()
-    record = make_record(this)
-    if this.accelerator.is_main_process:
-        write_record(this.folder, record)
-    return record
+def _trained(session: Session, todo: Sequence[Work]) -> Iterator[tuple[Work, Outcome | Exception]]:
+    """Each fold with what its training gave, or why it failed."""
+    if todo and session.is_probe:
+        yield from train_folds(session, todo)
+        return
+    for work in todo:
+        try:
+            yield work, train_fold(session, work)
+        except Diverged as error:
+            yield work, error
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition("\n")[0][:300]
+            yield (
+                work,
+                UserError(
+                    f"memory was too small ({reason}); lower train.batch_seconds, or set "
+                    "train.checkpointing=true"
+                ),
+            )
+        session.accelerator.free_memory()
+        session.accelerator.wait_for_everyone()
 
 
-def _todo(this: Session) -> list[Work]:
-    """The folds and seeds that are not finished."""
-    index = {u.id: i for i, u in enumerate(this.examples.utterances)}
+def _todo(session: Session) -> list[Work]:
+    """The chosen folds and seeds that are not finished."""
     todo = []
-    for seed in this.recipe.seeds:
-        for fold in this.data.folds:
-            place = fold_folder(this.folder, fold.name, seed)
-            if read_fold(place, this.task.classes) is None:
-                sides = ([index[u.id] for u in s] for s in (fold.train, fold.dev, fold.test))
-                todo.append(Work(fold, seed, place, *sides))
+    for seed in session.recipe.seeds:
+        for fold in session.plan.choose(session.recipe.folds):
+            place = fold_folder(session.folder, fold.name, seed)
+            if not _finished(session, place):
+                todo.append(Work(fold, seed, place))
     return todo
 
 
-# ---- frozen probes: all folds, seeds and learning rates at once -----------------------------
-
-
-def _model(this: Session, seed: int) -> AdaptedModel:
-    """A newly initialised model; what trains nothing is shared."""
-    shared = this.adaptation if not any(this.adaptation.upstream.trainable()) else None
-    return this.blueprint.model(seed, shared)
-
-
-def _is_probe(this: Session) -> bool:
-    if any(this.adaptation.upstream.trainable()):
+def _finished(session: Session, place: Path) -> bool:
+    """Whether a fold is there; raises UserError where another run wrote it."""
+    result = read_fold(place)
+    if result is None or not result.finished:
         return False
-    return probes_can_train(_model(this, this.recipe.seeds[0]).head, this.examples.preloaded)
+    if digest(result.facts.identity) != digest(session.identity):
+        raise UserError(
+            f"{place} was trained by another run than {session.folder / 'identity.json'} says; "
+            "delete it to train this fold again"
+        )
+    return True
 
 
-def _run_probes(this: Session, todo: Sequence[Work]) -> None:
-    train = this.recipe.train
-    rates = train.lr_grid if train.tune == "lr" else [train.lr]
-    assert this.examples.preloaded is not None
-    means = this.examples.preloaded.to(this.accelerator.device)  # once for all
-    models = [_model(this, work.seed) for work in todo]
-    probes = []
-    for work, model in zip(todo, models, strict=True):
-        standardise_on(model, means[work.train])
-        probes.append(
-            Probe(
-                model.head, means, this.examples.labels, work.train, work.dev, this.task, train,
-                rates, work.seed, this.accelerator.device, work.place / PROGRESS, work.label,
-            )
-        )  # fmt: skip
-    # Every process computes the same; the first one writes.
-    quiet = None if this.accelerator.is_main_process else True
-    for done in train_probes(probes, quiet):
-        probe, work = probes[done], todo[done]
-        chosen = choose(probe.trials, train.select)
-        fit = probe.trials[chosen].fit()
-        probe.install(chosen)
-        started = time.monotonic()
-        logits = probe.logits(work.test)
-        tested = time.monotonic() - started
-        tried, tuning = {}, 0.0
-        if train.tune == "lr":
-            scores = [0.0 if t.failure else t.selection.best[train.select] for t in probe.trials]
-            tried = {f"{t.rate:g}": s for t, s in zip(probe.trials, scores, strict=True)}
-            tuning = sum(t.seconds for t in probe.trials) - fit.seconds
-        if this.accelerator.is_main_process:
-            draw(work.place / "curves", fit.history)
-        state = models[done].trainable_state()
-        rate = probe.trials[chosen].rate
-        _write(this, work, Outcome(fit, rate, tried, tuning, logits, tested, state))
+@contextlib.contextmanager
+def _claimed(session: Session, todo: list[Work]) -> Iterator[list[Work]]:
+    """Those of the folds that no other process trains; they are ours until the end of the block.
 
-
-# ---- everything else ------------------------------------------------------------------------
-
-
-def _train(this: Session, work: Work) -> Outcome:
-    lr, tuning = this.recipe.train.lr, 0.0
-    tried: dict[str, float] = {}
-    if this.recipe.train.tune == "lr":
-        lr, tried, tuning = _choose_rate(this, work)
-    trainer = _trainer(this, work, lr, work.label, work.place)
-    fit = trainer.fit()
-    started = time.monotonic()
-    logits = trainer.logits(work.test)
-    tested = time.monotonic() - started
-    return Outcome(fit, lr, tried, tuning, logits, tested, trainer.plain.trainable_state())
-
-
-def _trainer(this: Session, work: Work, lr: float, label: str, place: Path | None) -> Trainer:
-    """A trainer of a newly initialised model; without a place it keeps nothing on disk."""
-    model = _model(this, work.seed)
-    ready = this.examples.preloaded
-    standardise_on(model, None if ready is None else ready[work.train])
-    return Trainer(
-        model, this.examples, this.task, work.train, work.dev, this.recipe.train, lr, work.seed,
-        this.accelerator,
-        checkpoint=None if place is None else place / PROGRESS,
-        label=label,
-        curves=None if place is None else place / "curves",
-    )  # fmt: skip
-
-
-def _choose_rate(this: Session, work: Work) -> tuple[float, dict[str, float], float]:
-    """The learning rate with the best dev metric of this fold, and what each one reached."""
-    select = this.recipe.train.select
-    started = time.monotonic()
-    tried: dict[str, float] = {}
-    for rate in this.recipe.train.lr_grid:
-        try:
-            fit = _trainer(this, work, rate, f"{work.label} lr {rate:g}", None).fit()
-            tried[f"{rate:g}"] = fit.best[select]
-        except Diverged:
-            tried[f"{rate:g}"] = 0.0
-        this.accelerator.free_memory()
-    best = max(this.recipe.train.lr_grid, key=lambda r: tried[f"{r:g}"])
-    return best, tried, time.monotonic() - started
-
-
-# ---- what is written ------------------------------------------------------------------------
-
-
-def _write(this: Session, work: Work, outcome: Outcome) -> None:
-    """Checkpoint, predictions and result of a fold; its progress is no longer needed."""
-    labels, logits = this.examples.labels[work.test], outcome.logits
-    names = this.task.classes
-    rows = [
-        Prediction(
-            id=u.id,
-            fold=work.fold.name,
-            seed=work.seed,
-            speaker=u.speaker,
-            truth=names[truth],
-            prediction=names[best],
-            scores=dict(zip(names, probabilities, strict=True)),
-        )  # fmt: skip
-        for u, truth, best, probabilities in zip(
-            work.fold.test,
-            labels.tolist(),
-            logits.argmax(-1).tolist(),
-            this.task.scores(logits).tolist(),
-            strict=True,
-        )  # fmt: skip
-    ]
-    fit = outcome.fit
-    seconds = {"train": fit.seconds, "tune": outcome.tuning, "test": outcome.tested}
-    result = {
-        "fold": work.fold.name,
-        "seed": work.seed,
-        "metrics": this.task.metrics(logits, labels),
-        "dev": {**fit.best, "tried": outcome.tried},
-        "lr": outcome.lr,
-        "steps": fit.steps,
-        "best_step": fit.best_step,
-        "history": fit.history,
-        "hours": sum(this.examples.seconds[i] for i in work.train) / 3600,
-        "utterances": {"train": len(work.train), "dev": len(work.dev), "test": len(work.test)},
-        "seconds": seconds,
-    }
-    if this.accelerator.is_main_process:
-        write_adapter(work.place, outcome.state, _adapter_config(this, work.fold, work.seed))
-        write_fold(work.place, result, rows)
-        (work.place / PROGRESS).unlink(missing_ok=True)
-
-
-def _adapter_config(this: Session, fold: Fold, seed: int) -> dict[str, Any]:
-    protocol = this.data.resolved.protocol
-    return {
-        "schema": 1,
-        "upstream": {
-            **dataclasses.asdict(this.recipe.upstream),
-            "revision": this.upstream.revision,
-            "weights": this.upstream.weights,
-        },
-        "method": this.adaptation.spec,
-        "head": this.blueprint.head,
-        "task": this.recipe.task,
-        "classes": list(this.task.classes),
-        "corpus": {"name": this.data.corpus.name, "licence": this.data.corpus.licence},
-        "protocol": {"name": protocol.name, "hash": this.data.resolved.hash},
-        "precision": this.recipe.train.precision,
-        "fold": fold.name,
-        "seed": seed,
-    }
+    The first of several ranks decides for all of them.
+    """
+    with contextlib.ExitStack() as locks:
+        own: list[int] = []
+        if session.accelerator.is_main_process:
+            for number, work in enumerate(todo):
+                try:
+                    locks.enter_context(locked(work.place / ".lock"))
+                except Busy:
+                    logger.warning("%s is being trained by another process", work.label)
+                    continue
+                if not _finished(session, work.place):  # by another, a moment ago
+                    own.append(number)
+        if session.accelerator.num_processes > 1:
+            chosen = broadcast_object_list([own])
+            own = chosen[0]
+        yield [todo[number] for number in own]

@@ -1,29 +1,51 @@
-"""What the folds of a run share: data, model blueprint, frozen parts, and the run's folder."""
+"""What the folds of a run share: plan, model blueprints, frozen parts, and the run's folder."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
-from emopeft.downstream.corpora.check import scan
+from emopeft.downstream.data.plan import Example, Plan
 from emopeft.downstream.data.prepare import Data, prepare
-from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.data.recipe import Recipe, TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
-from emopeft.downstream.feature_cache.folders import default_root
 from emopeft.downstream.models.build import Blueprint, upstream_of
-from emopeft.downstream.tasks.emotion import TASKS, EmotionTask
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.identity import claim, folder_of, identity_of
+from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.training.probes import probes_can_train
 from emopeft.errors import UserError
-from emopeft.files import digest, read_json, write_json, write_text
+from emopeft.files import default_root
+from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.upstream.base import Upstream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Setup:
+    """What one method needs: as a rule a run has one, a plan with stages may have several."""
+
+    blueprint: Blueprint
+    adaptation: Adaptation  # of the first seed: the frozen part is the same for all
+    examples: Examples
+
+    @property
+    def trains_upstream(self) -> bool:
+        """Whether anything but the head trains."""
+        return any(self.adaptation.upstream.trainable())
+
+    def model(self, seed: int) -> AdaptedModel:
+        """A newly initialised model; what trains nothing is shared."""
+        return self.blueprint.model(seed, None if self.trains_upstream else self.adaptation)
 
 
 @dataclasses.dataclass
@@ -32,55 +54,119 @@ class Session:
 
     recipe: Recipe
     command: str
+    recipe_file: Path | None
     data: Data
-    task: EmotionTask
     accelerator: Accelerator
+    numerics: Numerics
     upstream: Upstream
-    blueprint: Blueprint
-    adaptation: Adaptation  # of the first seed: the frozen part is the same for all
-    examples: Examples
+    setups: dict[str, Setup]  # by the method as it is written; the run's own first
+    places: dict[str, int]  # an example's key -> its place in the examples
     folder: Path
     identity: dict[str, Any]
     seconds: dict[str, float]
 
+    @property
+    def plan(self) -> Plan:
+        return self.data.plan
 
-def open_session(recipe: Recipe, command: str) -> Session:
+    @property
+    def task(self) -> Task:
+        return self.data.plan.task
+
+    @property
+    def setup(self) -> Setup:
+        """Of the run's own method."""
+        return next(iter(self.setups.values()))
+
+    @property
+    def examples(self) -> Examples:
+        """All examples of the chosen folds, for the run's own method."""
+        return self.setup.examples
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether all that trains is a head on kept time means, in one stage."""
+        return _is_probe(self.setup, self.plan, self.recipe.seeds[0])
+
+    def indices(self, examples: tuple[Example, ...]) -> list[int]:
+        """The examples' places."""
+        return [self.places[e.key] for e in examples]
+
+
+def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) -> Session:
     """Read, check, load and keep what is frozen. Raises UserError for wrong input."""
-    data = prepare(recipe)
-    task = TASKS[recipe.task].of(data.resolved)
-    utterances = data.utterances()
-    scanned = scan(utterances)
-    scanned.raise_if_broken()
-
     started = time.monotonic()
-    accelerator = make_accelerator(recipe.train.precision)
+    data = prepare(recipe)
+    plan = data.plan
+    for warning in plan.warnings:
+        logger.warning("%s", warning)
+    if recipe.train.select is not None:
+        plan.task.metric(recipe.train.select)
+    numerics = numerics_of(recipe)
+    numerics.apply()
+    accelerator = make_accelerator(numerics.precision)
     upstream = upstream_of(recipe.upstream).to(accelerator.device)
-    blueprint = Blueprint.of(upstream, recipe, task.outputs)
-    adaptation = blueprint.adapt(recipe.seeds[0])
-    head = blueprint.model(recipe.seeds[0], adaptation).head
-    loaded = time.monotonic()
-
-    identity = identity_of(recipe, data, upstream, adaptation, blueprint)
-    folder = folder_of(recipe, data, adaptation, identity)
+    methods = _methods(recipe, plan)
+    blueprints = {
+        method: Blueprint.of(
+            upstream, dataclasses.replace(recipe, method=method), plan.task.outputs
+        )
+        for method in methods
+    }
+    adaptations = {m: b.adapt(recipe.seeds[0]) for m, b in blueprints.items()}
+    first = blueprints[methods[0]], adaptations[methods[0]]
+    # A frozen probe trains in float32, whatever the recipe says, and is recorded so.
+    if numerics.precision != "fp32" and _probe_ahead(recipe, plan, *first):
+        numerics = dataclasses.replace(numerics, precision="fp32")
+        accelerator = make_accelerator(numerics.precision)
+    identity = identity_of(recipe, plan, upstream, blueprints, adaptations, numerics, accelerator)
+    folder = folder_of(recipe, plan, first[1].spec, identity)
     if accelerator.is_main_process:
-        _claim(folder, identity, recipe)
-    examples = Examples.prepare(
+        claim(folder, identity, recipe)
+    loaded = time.monotonic()
+    setups = {}
+    for method in methods:
+        head = blueprints[method].model(recipe.seeds[0], adaptations[method]).head
+        examples = examples_of(recipe, plan, adaptations[method], head.pooled, numerics)
+        setups[method] = Setup(blueprints[method], adaptations[method], examples)
+    seconds = {"load": loaded - started, "features": time.monotonic() - loaded}
+    places = {e.key: i for i, e in enumerate(chosen_examples(recipe, plan))}
+    return Session(
+        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder,
+        identity, seconds,
+    )  # fmt: skip
+
+
+def examples_of(
+    recipe: Recipe, plan: Plan, adaptation: Adaptation, pooled: bool, numerics: Numerics
+) -> Examples:
+    """The chosen folds' examples with their frozen part, in the order of `chosen_examples`."""
+    examples = chosen_examples(recipe, plan)
+    return Examples.prepare(
         adaptation.upstream,
         adaptation.start,
-        head.pooled,
-        utterances,
-        [data.resolved.label(u) for u in utterances],
-        [scanned.seconds[u.id] for u in utterances],
-        [scanned.digests[u.id] for u in utterances],
+        pooled,
+        [e.utterance for e in examples],
+        torch.tensor([plan.target(e) for e in examples]),
+        [plan.seconds[e.uid] for e in examples],
+        [plan.audio[e.uid] for e in examples],
         Path(recipe.cache.dir) if recipe.cache.dir else default_root(),
         recipe.cache,
+        numerics,
+        recipe.cache.batch_seconds,
     )
-    # What the frozen part took, also where an earlier run has computed it.
-    seconds = {"load": loaded - started, "features": examples.frozen_seconds()}
-    return Session(
-        recipe, command, data, task, accelerator, upstream, blueprint, adaptation,
-        examples, folder, identity, seconds,
-    )  # fmt: skip
+
+
+def chosen_examples(recipe: Recipe, plan: Plan) -> list[Example]:
+    """All distinct examples of the chosen folds, by key."""
+    found = {e.key: e for fold in plan.choose(recipe.folds) for e in fold.examples()}
+    return [found[key] for key in sorted(found)]
+
+
+def numerics_of(recipe: Recipe) -> Numerics:
+    """The recipe's precisions and switches."""
+    train = recipe.train
+    return Numerics(train.precision, recipe.cache.precision, train.tf32, train.deterministic)
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -89,58 +175,40 @@ def make_accelerator(precision: str) -> Accelerator:
         raise UserError("train.precision=fp16 needs a GPU; take bf16 or fp32 on a CPU")
     # A process may run several recipes; accelerate would keep the first one's precision.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    # Processes may run different numbers of micro-batches; no buffer changes while training.
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[parallel]
+    )
 
 
-def identity_of(
-    recipe: Recipe, data: Data, upstream: Upstream, adaptation: Adaptation, blueprint: Blueprint
-) -> dict[str, Any]:
-    """What decides the result of a fold and seed; equal identities give equal results."""
-    train = dataclasses.asdict(recipe.train)
-    for name in ("batch_seconds", "compile", "checkpointing"):  # how a step is computed, not what
-        train.pop(name)
-    return {
-        "schema": 1,
-        "task": recipe.task,
-        "protocol": data.resolved.hash,
-        "upstream": {
-            "weights": upstream.weights,
-            "loader": upstream.loader,
-            "options": upstream.options,
-            "dropout": recipe.upstream.dropout,
-        },
-        "method": adaptation.spec,
-        "head": blueprint.head,
-        "train": train,
-        "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
-    }
+def stage_keys(recipe: Recipe, keys: Any) -> TrainKeys:
+    """The recipe's section ``train`` with the keys that a stage replaces."""
+    from emopeft.downstream.data.recipe import build, flatten, validate
+
+    changed = flatten({"train": dict(keys)}, "the protocol's stage")
+    flat = flatten(recipe.to_dict(), "the recipe") | changed
+    return validate(build(flat)).train
 
 
-def folder_of(recipe: Recipe, data: Data, adaptation: Adaptation, identity: dict[str, Any]) -> Path:
-    """Where the run is written: --out/NAME, or a name made of what is run and its hash."""
-    name = recipe.name
-    if name is None:
-        parts = (data.resolved.protocol.name, recipe.upstream.name, adaptation.spec)
-        name = "-".join(re.sub(r"[^\w.+=-]+", "_", p) for p in parts)[:120]
-        name += "-" + digest(identity)[:8]
-    elif Path(name).name != name or name in (".", ".."):
-        raise UserError(f"-n {name} must be a plain name; the place is given with --out")
-    return Path(recipe.out) / name
+def _methods(recipe: Recipe, plan: Plan) -> list[str]:
+    """The run's method, then those that stages of the plan name, each once."""
+    named = [s.method for fold in plan.folds for s in fold.stages if s.method]
+    return list(dict.fromkeys([recipe.method, *named]))
 
 
-def _claim(folder: Path, identity: dict[str, Any], recipe: Recipe) -> None:
-    """Note in the folder what is run there; refuse one that holds something else."""
-    path = folder / "identity.json"
-    if path.exists():
-        other = read_json(path)
-        if other != identity:
-            changed = [
-                k for k in identity if not isinstance(other, dict) or other.get(k) != identity[k]
-            ]
-            raise UserError(
-                f"{folder} holds a run that differs in {', '.join(changed)}; give another -n, or "
-                "delete the folder"
-            )
-        return
-    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-    write_json(path, identity)
+def _is_probe(setup: Setup, plan: Plan, seed: int) -> bool:
+    staged = any(len(fold.stages) > 1 for fold in plan.folds)
+    if staged or setup.trains_upstream:
+        return False
+    return probes_can_train(setup.model(seed).head, setup.examples.preloaded)
+
+
+def _probe_ahead(recipe: Recipe, plan: Plan, blueprint: Blueprint, adaptation: Adaptation) -> bool:
+    """Whether the run will be a probe, before anything is kept."""
+    if not recipe.cache.enabled or any(len(fold.stages) > 1 for fold in plan.folds):
+        return False
+    if any(adaptation.upstream.trainable()):
+        return False
+    head = blueprint.model(recipe.seeds[0], adaptation).head
+    return head.pooled and probes_can_train(head, torch.empty(0))

@@ -154,6 +154,12 @@ class Task:
         """The target of an utterance; None: it takes no part."""
         raise NotImplementedError
 
+    def summary(self, targets: Sequence[Sequence[float]]) -> dict[str, Any]:
+        """What a person wants to know of some targets at a glance: column to value."""
+        columns = zip(self.target_names, zip(*targets, strict=True), strict=True)
+        rated = {name: [x for x in values if not math.isnan(x)] for name, values in columns}
+        return {name: f"{sum(x) / len(x):.2f}" if x else "" for name, x in rated.items()}
+
     # ---- learning (torch) -------------------------------------------------------------------
 
     @property

@@ -66,6 +66,10 @@ class EmotionTask(Task):
         label = self.labels.get(utterance.corpus, {}).get(utterance.emotion or "")
         return None if label is None else tuple(float(label == c) for c in self.classes)
 
+    def summary(self, targets: Sequence[Sequence[float]]) -> dict[str, Any]:
+        counts = [sum(values) for values in zip(*targets, strict=True)]
+        return dict(zip(self.classes, (f"{count:g}" for count in counts), strict=True))
+
     # ---- learning ---------------------------------------------------------------------------
 
     @property

@@ -1,9 +1,7 @@
-"""EmoPEFT's command line: adapt a speech encoder to emotion recognition, fold by fold.
-
-    python run_downstream.py -u hubert -d emotion -p lora --corpus iemocap --data DIR
+"""``emopeft run``, ``evaluate`` and ``predict``: training, and what is done with its checkpoints.
 
 Flags make a recipe (downstream/data/recipe.py), the recipe is run (downstream/runs/run.py), and
-the table is shown (downstream/reports/show.py).
+the table is shown (downstream/reports/).
 """
 
 from __future__ import annotations
@@ -11,16 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emopeft import __version__
+from emopeft.commands.parsing import Commands, add_command, filled, path
 from emopeft.errors import UserError
 
-LISTS = ("upstreams", "methods", "corpora", "protocols")
+if TYPE_CHECKING:
+    from emopeft.downstream.data.recipe import Recipe
 
 # What each flag sets in the recipe.
 FLAGS = {
@@ -38,140 +34,170 @@ FLAGS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags, with help for each."""
-    p = argparse.ArgumentParser(
-        prog="run_downstream.py",
-        description="Adapt a pretrained speech encoder to emotion recognition, fold by fold.",
-        epilog="Without -m it trains and tests. --list shows upstreams, methods, corpora and "
-        "protocols; README.md has examples.",
-        allow_abbrev=False,
+def add_to(commands: Commands) -> None:
+    """Add the subcommands."""
+    running = add_command(
+        commands, "run", "train and test: a recipe over the folds of a protocol", _run,
+        epilog="emopeft list shows upstreams, methods, corpora, protocols and tasks; README.md "
+        "has examples.",
+    )  # fmt: skip
+    add_run_flags(running)
+
+    evaluating = add_command(
+        commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
-    add = p.add_argument
-    add("-u", dest="upstream", metavar="UPSTREAM", help="hubert, whisper_base, hf:ORG/NAME, ...")
-    add("-d", dest="task", metavar="TASK", help="what is predicted: emotion")
-    add("-p", dest="method", metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
-    add("-c", dest="recipe", metavar="FILE", type=Path, help="a recipe (YAML)")
-    add("--corpus", metavar="NAME", help="which corpus (default: iemocap)")
-    add("--data", metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
-    add("--protocol", metavar="NAME", help="which folds and classes (default: the corpus' own)")
-    add("--fold", metavar="F", help="all, or names such as 1,3")
-    add("--seed", metavar="S", help="0, or several: 0,1,2")
-    add("--upstream-path", metavar="DIR", help="local weights, as written by save_pretrained")
+    evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
+    evaluating.add_argument("--data", metavar="DIR", type=filled, help="where the corpus lies now")
+    predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
+    predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
+    predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
+    add_output(predicting)
+    for command in (evaluating, predicting):
+        command.add_argument("--fold", metavar="F", type=filled, help="all, or names such as 1,3")
+        command.add_argument("--seed", metavar="S", type=filled, help="of several: this one")
+        add_upstream_path(command)
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``run``, which are those of the card, too."""
+    add = parser.add_argument
+    add(
+        "-u",
+        "--upstream",
+        type=filled,
+        metavar="NAME",
+        help="hubert, whisper_base, hf:ORG/NAME, ...",
+    )
+    add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
+    add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
+    add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML)")
+    add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap)")
+    add("--data", type=filled, metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
+    add(
+        "--protocol",
+        type=filled,
+        metavar="NAME",
+        help="which folds and classes (default: the corpus' own)",
+    )
+    add("--fold", type=filled, metavar="F", help="all, or names such as 1,3")
+    add("--seed", type=filled, metavar="S", help="0, or several: 0,1,2")
+    add_upstream_path(parser)
     add("--tune", choices=("none", "lr"), help="lr: choose the learning rate on dev, per fold")
-    add("-o", dest="override", metavar="KEY=VALUE", action="append", default=[],
-        help="set any key of the recipe; may be repeated")  # fmt: skip
-    add("-n", dest="name", metavar="NAME", help="name of the run's folder")
-    add("--out", metavar="DIR", help="where runs are written (default: runs)")
-    add("-m", dest="mode", choices=("train", "evaluate", "predict"), default="train",
-        help="train and test (default), evaluate a run again, or predict")  # fmt: skip
-    add("--run", metavar="DIR", type=Path, help="for evaluate and predict: the run's folder")
-    add("--audio", metavar="PATH", type=Path, help="for predict: a file or a folder")
-    add("--output", metavar="FILE", type=Path, help="for predict: .csv or .json (default: print)")
+    add(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set any key of the recipe; may be repeated",
+    )
+    add("-n", "--name", type=filled, metavar="NAME", help="name of the run's folder")
+    add("--out", type=filled, metavar="DIR", help="where runs are written (default: runs)")
     add("--dry-run", action="store_true", help="show recipe, folds, sizes and cost; train nothing")
-    add("--list", choices=LISTS, help="show what there is")
-    add("--version", action="version", version=f"emopeft {__version__}")
-    return p
 
 
-def recipe_of(flags: argparse.Namespace) -> Any:
+def add_upstream_path(parser: argparse.ArgumentParser) -> None:
+    """``--upstream-path``."""
+    parser.add_argument("--upstream-path", type=filled, metavar="DIR",
+                        help="local weights, as written by save_pretrained")  # fmt: skip
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """``--output``."""
+    parser.add_argument("--output", metavar="FILE", type=path,
+                        help="where predictions go: .csv or .json (default: print)")  # fmt: skip
+
+
+def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
-    from emopeft.downstream.data.prepare import choose_corpus
-    from emopeft.peft_modules.base import kind_of, parse
+    from emopeft.downstream.data.prepare import protocol_name
+    from emopeft.peft_modules.base import kind_of
 
-    given: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
     if flags.recipe is not None:
-        given.append(recipes.flatten(recipes.read_yaml(flags.recipe), str(flags.recipe)))
+        layers.append(recipes.flatten(recipes.read_yaml(flags.recipe), str(flags.recipe)))
     set_by_flags = {key: getattr(flags, flag) for flag, key in FLAGS.items()}
-    given.append({k: v for k, v in set_by_flags.items() if v is not None})
+    layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
-        given.append({"seeds": _whole_numbers("--seed", flags.seed)})
-    given += [recipes.parse_override(text) for text in flags.override]
+        layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
+    layers += [recipes.parse_override(text) for text in flags.override]
 
-    first = recipes.build(recipes.merge(given))
-    methods = parse(first.method)
-    protocol = first.protocol or choose_corpus(first).protocol
-    place = recipes.default_recipe(protocol, kind_of(methods))
+    first = recipes.build(recipes.merge(layers))
+    methods = recipes.parse_method(first.method)
+    place = recipes.default_recipe(protocol_name(first), kind_of(methods))
     defaults = recipes.flatten(recipes.read_yaml(place), str(place))
-    return recipes.validate(recipes.build(recipes.merge([defaults, *given])))
+    return recipes.validate(recipes.build(recipes.merge([defaults, *layers])))
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
     try:
         return [int(x) for x in text.split(",")]
     except ValueError:
-        raise UserError(f"{flag} {text} must be whole numbers such as 0 or 0,1,2") from None
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        raise UserError(f"{flag} {shown} must be whole numbers such as 0 or 0,1,2") from None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one command line; returns the exit status."""
-    flags = parser().parse_args(argv)
-    from emopeft.downstream.reports import show
+def _run(flags: argparse.Namespace) -> int:
+    return train(flags, shlex.join(flags.argv))
 
-    if flags.list:
-        print(show.listing(flags.list))
-    elif flags.mode == "train":
-        recipe = recipe_of(flags)
-        if flags.dry_run:
-            print(show.dry_run(recipe))
-        else:
-            from emopeft.downstream.runs.run import run
 
-            record = run(recipe, command_of(argv))
-            if int(os.environ.get("RANK", "0")) == 0:
-                print(show.result(record, Path(recipe.out)))
-    else:
-        _use_checkpoint(flags)
+def train(flags: argparse.Namespace, command: str) -> int:
+    """Train and test what the flags say, or show what it would be; ``command`` is recorded."""
+    recipe = recipe_of(flags)
+    if flags.dry_run:
+        from emopeft.downstream.reports.dry_run import dry_run
+
+        print(dry_run(recipe))
+        return 0
+    from emopeft.downstream.reports.results import result
+    from emopeft.downstream.runs.run import run
+
+    record = run(recipe, command, flags.recipe)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(result(record, Path(recipe.out)))
     return 0
 
 
-def _use_checkpoint(flags: argparse.Namespace) -> None:
-    from emopeft.downstream.reports import show
-    from emopeft.downstream.runs import apply_checkpoint
-
-    place = flags.run
-    if place is None and flags.name is not None:
-        place = Path(flags.out or "runs") / flags.name
-    if place is None:
-        raise UserError(f"-m {flags.mode} needs --run DIR, the folder of a run")
-    if flags.mode == "evaluate":
-        results = apply_checkpoint.evaluate(
-            place, flags.fold or "all", flags.upstream_path, flags.data
-        )
-        print(show.evaluation(results))
-        return
-    if flags.audio is None:
-        raise UserError("-m predict needs --audio, a file or a folder")
-    rows, _ = apply_checkpoint.predict(place, flags.audio, flags.fold, flags.upstream_path)
-    text = apply_checkpoint.write_rows(rows, flags.output)
-    print(text if flags.output is None else f"{len(rows)} predictions in {flags.output}")
+def _evaluate(flags: argparse.Namespace) -> int:
+    return evaluate(flags, flags.run)
 
 
-def command_of(argv: Sequence[str]) -> str:
-    """The command that repeats a run."""
-    return shlex.join(["python", "run_downstream.py", *argv])
+def evaluate(flags: argparse.Namespace, place: Path) -> int:
+    """Test the folds of a run again and show how far they are from what was recorded."""
+    from emopeft.downstream.reports.results import evaluation
+    from emopeft.downstream.runs.evaluate import evaluate as test_again
+
+    seed = one_seed(flags.seed)
+    print(evaluation(test_again(place, flags.fold or "all", flags.upstream_path, flags.data, seed)))
+    return 0
 
 
-def entry_point() -> None:
-    """The console command: user errors are one sentence and status 2."""
-    # Libraries' advice to their own users is noise to ours.
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+def _predict(flags: argparse.Namespace) -> int:
+    return predict(flags, flags.run)
+
+
+def predict(flags: argparse.Namespace, place: Path) -> int:
+    """Predictions of a fold's model on files of any place; those made are kept if it is stopped."""
+    from emopeft.downstream.runs.predict import predict as predictions
+    from emopeft.downstream.runs.predict import write_rows
+
+    seed, rows = one_seed(flags.seed), []
     try:
-        status = main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status)
+        for row in predictions(place, flags.audio, flags.fold, flags.upstream_path, seed):
+            rows.append(row)
+    finally:
+        if rows:
+            text = write_rows(rows, flags.output)
+            print(text if flags.output is None else f"{len(rows)} predictions in {flags.output}")
+    return 0
 
 
-if __name__ == "__main__":
-    entry_point()
+def one_seed(text: str | None) -> int | None:
+    """The one seed of ``--seed``, where it chooses a checkpoint; None: any."""
+    if text is None:
+        return None
+    seeds = _whole_numbers("--seed", text)
+    if len(seeds) > 1:
+        raise UserError(f"--seed {text} names several checkpoints; give one, or leave it out")
+    return seeds[0]

@@ -1,8 +1,13 @@
 """Recipes: unknown keys and wrong values are named before anything is loaded; layers merge."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emopeft.downstream.data import recipe as recipes
 from emopeft.errors import UserError
@@ -16,8 +21,12 @@ WRONG = {
     "train:\n  optimizer: adma": r"'adma': did you mean adam",
     "upstream:\n  dropout: 1": r"upstream.dropout = 1 must be true or false",
     "train:\n  lr: 0": r"train.lr = 0.0 must be greater than 0",
-    "train:\n  warmup: 1": r"train.warmup",
-    "seeds: [-1]": r"seeds",
+    "train:\n  warmup: 1": r"train.warmup = 1.0 must be below 1",
+    "seeds: [-1]": r"seeds = -1 must be at least 0",
+    "task: emotoin": r"unknown task 'emotoin': did you mean emotion",
+    "lr: 1": r"unknown key in .* 'lr': did you mean train.lr",
+    "method: lora,ws": r"a sum of methods is written with \+: lora\+ws",
+    "method: lora+ws,wg:4": r"written with \+: lora\+ws\+wg:4",
     "train: [": r"not valid YAML",
     "- a": r"must hold keys and values",
 }
@@ -80,3 +89,154 @@ def test_a_head_rate_needs_an_upstream_that_trains() -> None:
     with pytest.raises(UserError, match="with -p ws only the head trains: set train.lr"):
         recipes.validate(recipes.build(flat))
     assert recipes.validate(recipes.build(flat | {"method": "lora"})).train.head_lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train:\n  lr: .inf", "train.lr = inf must be a finite number"),
+        ("train:\n  lr: inf", "train.lr = 'inf' must be a finite number"),
+        ("train:\n  lr: .nan", "train.lr = nan must be a finite number"),
+        ("train:\n  weight_decay: nan", "train.weight_decay = 'nan' must be a finite number"),
+        ("train:\n  lr_grid: [1e-3, .inf]", "train.lr_grid = inf must be a finite number"),
+        ("train:\n  lr: 1e400", "train.lr = '1e400' must be a finite number"),
+        (f"train:\n  lr: {'9' * 5000}", "holds a number that cannot be read"),
+        (f"train:\n  lr: 0x{'f' * 5000}", "a number of thousands of digits must be a number"),
+        (f"train:\n  steps: {'9' * 400}", "must be a whole number below"),
+        ("train:\n  steps: 1000000000000", "train.steps = 1000000000000 must be at most"),
+        ("head:\n  dropout: 2", "head.dropout = 2.0 must be below 1"),
+        ("head:\n  hidden: 1000000000", "head.hidden = 1000000000 must be at most 65,536"),
+        ("seeds: [9223372036854775808]", "seeds = 9223372036854775808 must be at most"),
+        ("seeds: 4294967295", "seeds = 4294967295 must be at most 4,000,000,000"),
+        ("seeds: [0, 0]", "seeds holds 0 twice"),
+        ("seeds: []", "seeds is empty"),
+        ("train:\n  lr_grid: []", "train.lr_grid is empty"),
+        ("name: ''", "name is empty"),
+        ("out: ''", "out is empty"),
+        ("name: ../x", "must be a plain name"),
+        ("name: a/b", "must be a plain name"),
+        ('name: "a\\0b"', r"'a\x00b' holds '\x00'"),
+        ('name: "a\\x1b[2Jb"', r"holds '\x1b'"),
+        ('description: "\\ud800"', r"'\ud800' holds '\ud800'"),
+        (f"name: {'n' * 300}", "longer than 200 bytes"),
+        ("folds: {a: 1}", "folds = {'a': 1} must be text"),
+        ("train:\n  optimizer: [adam]", "train.optimizer = ['adam'] must be text"),
+        ("train:\n  lr: [1, 2]", "train.lr = [1, 2] must be a number"),
+        ("corpus:\n  data: {ravdess: [1]}", "corpus.data.ravdess = [1] must be text"),
+        ("reports: {uar: .nan}", "reports.uar = nan must be a finite number"),
+        ("reports: {uar: !!set {a}}", "not valid YAML"),
+        ("name: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("train: {lr: 1, lr: 2}", "holds key 'lr' twice"),
+        ("reports: &a [*a]", "holds '*a', which refers to itself"),
+        ("reports: &a {b: *a}", "holds '*a', which refers to itself"),
+        ("reports: " + "[" * 5000, "is nested deeper than 20 levels"),
+        ("#" * 300_000, "has 300 kB, more than"),
+    ],
+)
+def test_a_hostile_recipe_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    """REVIEW D5, D6: numbers that are none, names that cannot be written, YAML that unfolds."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        resolved(path)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 and str(caught.value).isprintable()
+
+
+def resolved(path: Path) -> recipes.Recipe:
+    return recipes.validate(recipes.build(recipes.flatten(recipes.read_yaml(path), str(path))))
+
+
+def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
+    """REVIEW D5: ten lines that would be ten thousand million values."""
+    lines = ["reports:", "  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    path = tmp_path / "recipe.yaml"
+    path.write_text("\n".join(lines))
+    started = time.monotonic()
+    with pytest.raises(UserError, match="unfolds into more than 20,000 values"):
+        resolved(path)
+    assert time.monotonic() - started < 5
+    with pytest.raises(UserError, match="-o reports unfolds"):
+        recipes.parse_override("reports={" + ", ".join(x.strip() for x in lines[1:]) + "}")
+
+
+def test_a_few_aliases_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: lora\ntrain: {lr: &rate 0.01, head_lr: *rate}\n")
+    assert resolved(path).train.head_lr == 0.01
+
+
+def test_a_recipe_must_be_a_regular_file(tmp_path: Path) -> None:
+    """REVIEW D5: a FIFO has no end."""
+    import os
+
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match=r"recipe\.yaml"):
+        recipes.read_yaml(tmp_path / "recipe.yaml")
+
+
+def test_dates_stay_text_and_several_corpora_have_places(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: 2024-01-31\ncorpus: {data: {ravdess: a, emodb: b}}\n")
+    recipe = resolved(path)
+    assert recipe.name == "2024-01-31" and recipe.corpus.data == {"ravdess": "a", "emodb": "b"}
+    assert recipes.build({"corpus.data": "a"}).corpus.data == "a"
+
+
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    for place in sorted(recipes.shipped(".").rglob("*.yaml")):
+        recipe = recipes.build(recipes.flatten(recipes.read_yaml(place), str(place)))
+        path.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        assert recipes.build(recipes.flatten(recipes.read_yaml(path), str(path))) == recipe
+
+
+def test_the_default_metric_is_the_tasks() -> None:
+    assert recipes.Recipe().train.select is None
+    for place in recipes.shipped(".").rglob("*.yaml"):
+        assert recipes.read_yaml(place)["train"]["select"] in ("uar", "accuracy")
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
+    st.none().map(lambda _: 10**4999), st.sampled_from(("\ud800", "nan", "1e999", "")),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(recipes.known_keys()), VALUES)
+def test_any_value_of_any_key_is_taken_or_answered(name: str, value: Any) -> None:
+    """REVIEW D6: one leaf replaced by anything: a recipe that can be written, or a sentence."""
+    try:
+        recipe = recipes.validate(recipes.build({name: value}))
+    except UserError as error:
+        assert "\n" not in str(error) and str(error).isprintable()
+        return
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
+    text.encode("utf-8")
+    if name not in ("reports", "corpus.options", "description"):
+        assert ".nan" not in text and ".inf" not in text
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_byte_of_a_file_flipped_is_read_or_answered(data: Any) -> None:
+    """REVIEW D6: a damaged recipe file is one sentence or a recipe."""
+    place = recipes.shipped("lashkarashvili2024/lora.yaml")
+    content = bytearray(place.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, len(content) - 1))
+        content[where] = data.draw(st.integers(0, 255))
+    try:
+        text = content.decode("utf-8")
+        recipes.validate(recipes.build(recipes.flatten(recipes.nested(text, "it"), "it")))
+    except UnicodeDecodeError:
+        return
+    except UserError as error:
+        assert "\n" not in str(error)

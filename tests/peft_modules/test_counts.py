@@ -14,8 +14,9 @@ from torch import nn
 
 from emopeft.downstream.models.build import assemble, parameter_counts
 from emopeft.downstream.models.heads import make_head
-from emopeft.peft_modules.apply import adapt, describe
+from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.base import canonical, parse
+from emopeft.peft_modules.overview import describe
 from emopeft.upstream.speech import SpeechUpstream
 from tests.peft_modules.cases import FIFTEEN, base
 

@@ -191,7 +191,7 @@ def test_adalora_follows_the_trainings_length_and_resumes() -> None:
     def steps(model: Any, optimizer: Any, batch: Any, first: int, last: int) -> None:
         model.train()
         for step in range(first, last + 1):
-            loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
+            loss = torch.nn.functional.cross_entropy(model(batch), batch.targets[:, 0].long())
             (loss + model.penalty()).backward()
             optimizer.step()
             model.after_step(step, total)
@@ -254,7 +254,8 @@ def test_what_is_patched_below_the_start_is_said() -> None:
     for name, parameter in both.trainable():
         parameter.requires_grad_("lora" in name)
     assert both.first_change() == 2
-    assert both.patched_below(2) == "lora:blocks=last:1+ba" == both.patched_below(3)
+    assert both.patched_below(2) == both.patched_below(3) == both.method
+    assert both.method.startswith("lora:blocks=last:1+ba ")
     assert both.patched_below(0) == both.patched_below(FROM_FEATURES) == ""
 
 

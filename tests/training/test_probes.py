@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,23 +18,29 @@ from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.heads import SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.models.stacked_heads import StackedHeads
+from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
-from emopeft.downstream.training.probes import Probe, choose, probes_can_train, train_probes
+from emopeft.downstream.training.probes import Probe, choose, probes_can_train
+from emopeft.downstream.training.selection import Diverged, utterance_weights
+from emopeft.downstream.training.side_by_side import train_probes
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.upstream.base import Upstream
+from tests.tasks.toy import Together
 
 N, STATES, WIDTH, CLASSES = 150, 4, 12, 3
 TRAIN, DEV, TEST = range(90), range(90, 120), range(120, 150)
 RATES = [1e-2, 1e-3, 3e-4]
+TASK = EmotionTask(["a", "b", "c"])
 
 
 def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means whose classes can be learned, but not perfectly."""
+    """Means whose classes can be learned, but not perfectly, and the targets."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (N,), generator=generator)
     centres = torch.randn(CLASSES, STATES, WIDTH, generator=generator)
     noise = torch.randn(N, STATES, WIDTH, generator=generator)
-    return centres[labels] * 0.4 + noise, labels
+    targets = torch.nn.functional.one_hot(labels, CLASSES).float()
+    return centres[labels] * 0.4 + noise, targets
 
 
 def head_of(seed: int, **options) -> SuperbHead:
@@ -42,31 +50,40 @@ def head_of(seed: int, **options) -> SuperbHead:
     return head
 
 
-def examples_of(means: torch.Tensor, labels: torch.Tensor) -> Examples:
+def examples_of(means: torch.Tensor, targets: torch.Tensor) -> Examples:
     seconds = torch.linspace(1, 5, N).tolist()
-    return Examples([None] * N, labels, seconds, [""] * N, None, means)  # type: ignore[list-item,arg-type]
+    return Examples([None] * N, targets, seconds, [""] * N, preloaded=means)  # type: ignore[list-item]
 
 
-def one_by_one(keys: TrainKeys, rate: float, seed: int, means, labels, **head_options):
-    """A fit and test logits by the Trainer, which uses autograd and torch's optimisers."""
-    task = EmotionTask(["a", "b", "c"])
+def weights_of(keys: TrainKeys, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    own = targets[list(TRAIN)]
+    return utterance_weights(task, keys, own, torch.ones(len(own)))
+
+
+def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **head_options):
+    """A fit and test outputs by the Trainer, which uses autograd and torch's optimisers."""
     upstream = Upstream()
     upstream.num_blocks = STATES - 1
     model = AdaptedModel(upstream, head_of(seed, **head_options), STATES - 1)
     standardise_on(model, means[list(TRAIN)])
     trainer = Trainer(
-        model, examples_of(means, labels), task, TRAIN, DEV, keys, rate, seed, Accelerator(cpu=True)
-    )
+        model, examples_of(means, targets), task, TRAIN, DEV, weights_of(keys, task, targets), keys,
+        rate, seed, Accelerator(cpu=True),
+    )  # fmt: skip
     fit = trainer.fit()
-    return fit, trainer.logits(TEST)
+    return fit, trainer.outputs(TEST)
 
 
-def probe_of(keys: TrainKeys, seed: int, means, labels, checkpoint=None, rates=RATES, **options):
+def probe_of(
+    keys: TrainKeys, seed: int, means, targets, checkpoint=None, rates=RATES, task=TASK, **options
+):
     head = head_of(seed, **options)
     if head.standardise:
         head.fit_standardisation(means[list(TRAIN)])
-    task = EmotionTask(["a", "b", "c"])
-    return Probe(head, means, labels, TRAIN, DEV, task, keys, rates, seed, checkpoint=checkpoint)
+    return Probe(
+        head, means, targets, TRAIN, DEV, weights_of(keys, task, targets), task, keys, rates, seed,
+        checkpoint=checkpoint,
+    )  # fmt: skip
 
 
 def keys_of(**changes) -> TrainKeys:
@@ -88,6 +105,7 @@ CASES = {
     "last state": ({}, {"layers": "last"}),
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
+    "whole-batch loss": ({"select": "correlation"}, {}),
 }
 
 
@@ -95,15 +113,18 @@ CASES = {
 def test_same_numbers_as_one_by_one(case: str) -> None:
     changes, head_options = CASES[case]
     keys = keys_of(**changes)
-    means, labels = data()
+    means, targets = data()
+    task = Together() if case == "whole-batch loss" else TASK
     thorough = case in ("adam", "early stopping")  # else fewer, to be quick
     seeds, rates = ([0, 1], RATES) if thorough else ([1], RATES[:2])
-    probes = [probe_of(keys, s, means, labels, rates=rates, **head_options) for s in seeds]
-    assert sorted(train_probes(probes, quiet=True)) == list(range(len(seeds)))
+    probes = [
+        probe_of(keys, s, means, targets, rates=rates, task=task, **head_options) for s in seeds
+    ]
+    assert sorted(n for n, _ in train_probes(probes, quiet=True)) == list(range(len(seeds)))
     stops = set()
     for seed, probe in zip(seeds, probes, strict=True):
         for number, rate in enumerate(rates):
-            fit, logits = one_by_one(keys, rate, seed, means, labels, **head_options)
+            fit, outputs = one_by_one(keys, rate, seed, means, targets, task, **head_options)
             ours = probe.trials[number].fit()
             assert (ours.steps, ours.best_step) == (fit.steps, fit.best_step)
             stops.add(fit.steps)
@@ -111,13 +132,14 @@ def test_same_numbers_as_one_by_one(case: str) -> None:
             for mine, theirs in zip(ours.history, fit.history, strict=True):
                 assert mine == pytest.approx(theirs, abs=2e-5)
             probe.install(number)
-            assert (probe.logits(TEST) - logits).abs().max() < 5e-5
-            assert probe.logits(TEST).argmax(-1).equal(logits.argmax(-1))
+            assert (probe.outputs(TEST) - outputs).abs().max() < 5e-5
+            assert probe.outputs(TEST).argmax(-1).equal(outputs.argmax(-1))
     if case == "early stopping":
         assert len(stops) > 2  # each heard its own dev part
 
 
-def test_gradient_is_autograds_in_double_precision() -> None:
+@pytest.mark.parametrize("task", [TASK, Together()], ids=["additive", "whole batch"])
+def test_gradient_is_autograds_in_double_precision(task: Task) -> None:
     head = head_of(3).double()
     keys = keys_of(clip=None)
     stack = StackedHeads(head, 2, keys)
@@ -126,19 +148,20 @@ def test_gradient_is_autograds_in_double_precision() -> None:
     for name, view in stack.views.items():
         view[1] = dict(head.named_parameters())[name].detach()
     stack._set(stack.rows, stack.first, stack.second)
-    means, labels = data()
-    means, labels = means[:32].double(), labels[:32]
+    means, targets = data()
+    means, targets = means[:32].double(), targets[:32].double()
     weights = torch.rand(32, dtype=torch.float64)
-    onehot = torch.nn.functional.one_hot(labels, CLASSES).double()
-    losses, left, right = stack._backward(means, onehot, weights)
+    losses, left, right = stack._backward(
+        means, functools.partial(task.gradient, targets=targets, weights=weights)
+    )
     gradients = {name: view[1] for name, view in stack.small_views.items()}
     gradients["projector.weight"] = left[1].T @ right[1]
-    wanted = (
-        torch.nn.functional.cross_entropy(
-            head(means, torch.empty(0)), labels, reduction="none"
-        )
-        * weights
-    ).sum()  # fmt: skip
+    outputs = head(means, torch.empty(0))
+    if task is TASK:  # by torch's own loss
+        each = torch.nn.functional.cross_entropy(outputs, targets.argmax(-1), reduction="none")
+        wanted = (each * weights).sum()
+    else:
+        wanted = task.loss(outputs, targets, weights)
     wanted.backward()
     assert float(losses[1]) == pytest.approx(wanted.item(), abs=1e-12)
     for name, parameter in head.named_parameters():
@@ -146,27 +169,63 @@ def test_gradient_is_autograds_in_double_precision() -> None:
 
 
 def test_diverged_rate_loses_and_says_why() -> None:
-    means, labels = data()
+    means, targets = data()
     keys = keys_of(optimizer="sgd", clip=None, steps=60, eval_every=20)
-    probe = probe_of(keys, 0, means, labels, rates=[1e12, 1e-2])
+    probe = probe_of(keys, 0, means, targets, rates=[1e12, 1e-2])
     list(train_probes([probe], quiet=True))
     assert "1e+12" in (probe.trials[0].failure or "")
-    assert choose(probe.trials, "uar") == 1
+    assert choose(TASK, keys, probe.trials) == 1
     assert probe.trials[1].steps == 60
 
 
+def test_where_every_rate_diverged_none_is_chosen() -> None:
+    """REVIEW A15: a diverged rate scored 0.0, which beats a negative CCC."""
+    means, targets = data()
+    keys = keys_of(optimizer="sgd", clip=None, steps=40, eval_every=20)
+    probe = probe_of(keys, 0, means, targets, rates=[1e12, 1e13])
+    list(train_probes([probe], quiet=True))
+    with pytest.raises(Diverged, match=r"1e\+12"):
+        choose(TASK, keys, probe.trials)
+
+
+def test_a_negative_metric_beats_a_diverged_rate() -> None:
+    """REVIEW A15."""
+    means, targets = data()
+    keys = keys_of(select="correlation", steps=20, eval_every=20, optimizer="sgd", clip=None)
+    probe = probe_of(keys, 0, means, targets, rates=[1e30, 1e-6], task=Together())
+    list(train_probes([probe], quiet=True))
+    assert probe.trials[0].failure is not None
+    probe.trials[1].selection.best["correlation"] = -0.3
+    assert choose(Together(), keys, probe.trials) == 1
+
+
+def test_probe_seconds_are_those_of_the_clock() -> None:
+    """REVIEW A18: seconds of threads that share the time were added up."""
+    means, targets = data()
+    keys = keys_of(steps=600)
+    probes = [probe_of(keys, seed, means, targets) for seed in range(4)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    began = time.monotonic()
+    try:
+        told = sum(probes[n].busy * clock for n, clock in train_probes(probes, quiet=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert told <= (time.monotonic() - began) * 1.3
+
+
 def test_ties_go_to_the_earlier_rate() -> None:
-    means, labels = data()
-    probe = probe_of(keys_of(steps=20, eval_every=20), 0, means, labels, rates=[1e-9, 2e-9])
+    means, targets = data()
+    probe = probe_of(keys_of(steps=20, eval_every=20), 0, means, targets, rates=[1e-9, 2e-9])
     list(train_probes([probe], quiet=True))
     assert probe.trials[0].selection.best == probe.trials[1].selection.best
-    assert choose(probe.trials, "uar") == 0
+    assert choose(TASK, keys_of(), probe.trials) == 0
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    means, labels = data()
+    means, targets = data()
     keys = keys_of(steps=400, eval_every=30, patience=4)
-    whole = probe_of(keys, 0, means, labels)
+    whole = probe_of(keys, 0, means, targets)
     list(train_probes([whole], quiet=True))
 
     for stop_at in (100, 260):
@@ -179,9 +238,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
             if done >= stop_at * len(RATES):
                 stop.set()
 
-        probe_of(keys, 0, means, labels, tmp_path / "progress.pt").run(advance, stop)
+        probe_of(keys, 0, means, targets, tmp_path / "progress.pt").run(advance, stop)
         assert (tmp_path / "progress.pt").exists()
-    resumed = probe_of(keys, 0, means, labels, tmp_path / "progress.pt")
+    resumed = probe_of(keys, 0, means, targets, tmp_path / "progress.pt")
     seen: list[int] = []
     resumed.run(seen.append, threading.Event())
     assert seen[0] > 0  # it did not begin again

@@ -1,0 +1,357 @@
+"""A protocol on its corpora, for a task: who is trained on, chosen by and tested on, in order.
+
+A fold is an ordered list of stages (as a rule one, called "train"), each with a training and a dev
+part, and a named set of tests (as a rule one, called "test"). An example is an utterance in a view:
+as it was recorded ("clean"), or transformed. Nothing is drawn when a plan is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emopeft.downstream.corpora.base import CORPORA, Utterance
+from emopeft.downstream.data.audit import audit_rows
+from emopeft.downstream.data.rows import (
+    PARTS,
+    PlanRow,
+    fold_audio_hash_of,
+    fold_hash_of,
+    read_rows,
+    write_rows,
+)
+from emopeft.downstream.protocols.protocol import Protocol
+from emopeft.downstream.protocols.resolving import Sides, resolve
+from emopeft.downstream.protocols.rules import some
+from emopeft.errors import UserError, unknown
+from emopeft.files import digest
+
+if TYPE_CHECKING:
+    from emopeft.downstream.tasks.base import Task
+
+__all__ = [
+    "CLEAN", "PARTS", "Example", "Fold", "Plan", "PlanRow", "Stage", "audit_rows",
+    "fold_audio_hash_of", "fold_hash_of", "read_rows", "write_rows",
+]  # fmt: skip
+
+CLEAN = "clean"  # the view of an utterance as it was recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An utterance in a view, with its weight in the loss of its stage."""
+
+    utterance: Utterance
+    view: str = CLEAN
+    weight: float = 1.0
+
+    @property
+    def uid(self) -> str:
+        """corpus/id."""
+        return self.utterance.uid
+
+    @property
+    def key(self) -> str:
+        """What an encoder's states are kept by: corpus/id, and @view where it is not clean."""
+        return self.uid if self.view == CLEAN else f"{self.uid}@{self.view}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training within a fold; the next one goes on with what it gives.
+
+    Attributes:
+        method: trained in this stage; None: the run's.
+        freeze: parts that do not train in this stage.
+        keys: of the recipe's section ``train``, replaced in this stage.
+    """
+
+    name: str
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    method: str | None = None
+    freeze: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def head(self) -> dict[str, Any]:
+        """All of a stage but its examples, as JSON."""
+        return {
+            "name": self.name,
+            "method": self.method,
+            "freeze": list(self.freeze),
+            "keys": dict(self.keys),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One fold: its stages in order, and its tests by name, in order."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    tests: Mapping[str, tuple[Example, ...]]
+
+    def parts(self) -> Iterator[tuple[str, str, tuple[Example, ...]]]:
+        """(part, set, examples): train and dev of each stage in order, then each test."""
+        for stage in self.stages:
+            yield "train", stage.name, stage.train
+            yield "dev", stage.name, stage.dev
+        for name, examples in self.tests.items():
+            yield "test", name, examples
+
+    def heads(self) -> list[dict[str, Any]]:
+        """`Stage.head` of each stage, in order."""
+        return [stage.head() for stage in self.stages]
+
+    def examples(self) -> list[Example]:
+        """All distinct examples (by key), in the order of `parts`."""
+        return list({e.key: e for _, _, part in self.parts() for e in part}.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run does, down to the last utterance.
+
+    Attributes:
+        audio: corpus/id -> SHA-256 of the decoded audio. seconds: corpus/id -> duration.
+        missing: ids, speakers or sessions of the protocol that the corpora lack.
+        dropped: utterances per label that take no part ("" for unlabelled ones).
+        complete: the corpora are as published. False only where that was allowed.
+        warnings: what spoils a number without being an error, one sentence each.
+        duplicates: groups of corpus/id that hold one recording, as published.
+    """
+
+    protocol: Protocol
+    task: Task
+    folds: tuple[Fold, ...]
+    audio: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    complete: bool = True
+    warnings: tuple[str, ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+
+    # ---- what it holds ----------------------------------------------------------------------
+
+    def examples(self) -> list[Example]:
+        """All distinct examples of all folds, by key."""
+        found = {e.key: e for fold in self.folds for e in fold.examples()}
+        return [found[key] for key in sorted(found)]
+
+    def fold(self, name: str) -> Fold:
+        """The fold called ``name``; UserError naming the known ones otherwise."""
+        for fold in self.folds:
+            if fold.name == name:
+                return fold
+        raise unknown(f"fold of protocol {self.protocol.name}", name, (f.name for f in self.folds))
+
+    def choose(self, text: str) -> list[Fold]:
+        """The folds of ``all``, or of names such as ``1,3``; UserError for an unknown one."""
+        if text == "all":
+            return list(self.folds)
+        return [self.fold(name) for name in dict.fromkeys(x.strip() for x in text.split(","))]
+
+    def target(self, example: Example) -> tuple[float, ...]:
+        """The task's target; UserError where the utterance has none."""
+        target = self.task.target(example.utterance)
+        if target is None:
+            raise UserError(
+                f"utterance '{example.uid}' has no target in task {self.task.name} under protocol "
+                f"{self.protocol.name}"
+            )
+        return target
+
+    def rows(self, fold: Fold) -> list[PlanRow]:
+        """What stands in the fold's examples.csv, in order."""
+        return [
+            PlanRow(
+                part, name, e.uid, e.utterance.speaker_uid, e.view, e.weight,
+                self.audio.get(e.uid, ""), self.target(e),
+            )
+            for part, name, examples in fold.parts()
+            for e in examples
+        ]  # fmt: skip
+
+    # ---- its hashes -------------------------------------------------------------------------
+
+    def fold_hash(self, fold: Fold) -> str:
+        """`fold_hash_of` the fold."""
+        return fold_hash_of(fold.heads(), self.rows(fold))
+
+    def fold_audio_hash(self, fold: Fold) -> str:
+        """`fold_audio_hash_of` the fold."""
+        return fold_audio_hash_of(self.rows(fold))
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 (64 hex digits) of the task and every fold in order.
+
+        Results may share a table exactly when it is equal: same utterances, in the same order,
+        with the same targets, in the same stages and tests.
+        """
+        return self.hash_of(self.task, {f.name: self.fold_hash(f) for f in self.folds})
+
+    @staticmethod
+    def hash_of(task: Task, folds: Mapping[str, str]) -> str:
+        """The plan's hash from those of its folds, in their order."""
+        return digest([task.describe(), [[name, value] for name, value in folds.items()]])
+
+    @functools.cached_property
+    def audio_hash(self) -> str:
+        """SHA-256 (64 hex digits) of the decoded audio of every fold in order."""
+        return self.audio_hash_of({f.name: self.fold_audio_hash(f) for f in self.folds})
+
+    @staticmethod
+    def audio_hash_of(folds: Mapping[str, str]) -> str:
+        """The plan's audio hash from those of its folds, in their order."""
+        return digest([[name, value] for name, value in folds.items()])
+
+    # ---- its audit --------------------------------------------------------------------------
+
+    def audit(self) -> dict[str, Any]:
+        """Who and what stands on more than one side, see `audit_rows`."""
+        return audit_rows(
+            {fold.name: self.rows(fold) for fold in self.folds},
+            declared=self.protocol.declared,
+            unknown_speakers=self.protocol.unknown_speakers,
+            duplicates=self.duplicates,
+        )
+
+    def check_leaks(self) -> None:
+        """Stop a run that would leak; raises UserError naming the folds and what they share."""
+        leaks = self.audit()["leaks"]
+        if leaks:
+            raise UserError(
+                f"protocol {self.protocol.name} leaks on this corpus: {'; '.join(leaks[:5])}"
+                f"{f'; and {len(leaks) - 5} more' if len(leaks) > 5 else ''}. Use a protocol whose "
+                "folds keep speakers apart (for a manifest: manifest-speakers)"
+            )
+
+    # ---- making one -------------------------------------------------------------------------
+
+    @classmethod
+    def of(
+        cls,
+        protocol: Protocol,
+        task: Task,
+        utterances: Sequence[Utterance],
+        *,
+        audio: Mapping[str, str] | None = None,
+        seconds: Mapping[str, float] | None = None,
+        allow_incomplete: bool = False,
+    ) -> Plan:
+        """The plan of a protocol on all utterances of its corpora, in any order.
+
+        Args:
+            allow_incomplete: go on with corpora that lack utterances or differ from the published
+                counts. The plan is then not ``complete`` and has another hash.
+
+        Raises:
+            UserError: lists everything that does not fit, see `resolving.resolve`.
+        """
+        found = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
+        made: dict[tuple[str, str], Example] = {}  # one object each, however many folds
+
+        def examples(part: Iterable[Utterance], view: str) -> tuple[Example, ...]:
+            return tuple(made.setdefault((u.uid, view), Example(u, view)) for u in part)
+
+        def fold(sides: Sides) -> Fold:
+            stages = [
+                Stage(
+                    spec.name, examples(train, spec.view), examples(dev, spec.view),
+                    spec.method, spec.freeze, spec.keys,
+                )
+                for spec, train, dev in sides.stages
+            ]  # fmt: skip
+            tests = {n: examples(part, sides.spec.view) for n, part in sides.tests.items()}
+            return Fold(sides.spec.name, tuple(stages), tests)
+
+        folds = tuple(fold(sides) for sides in found.folds)
+        return cls(
+            protocol=protocol,
+            task=task,
+            folds=folds,
+            audio=audio or {},
+            seconds=seconds or {},
+            missing=found.missing,
+            dropped=found.dropped,
+            complete=not found.gaps,
+            warnings=tuple(_warnings(protocol, folds, task)),
+            duplicates=tuple(
+                tuple(f"{corpus}/{name}" for name in group)
+                for corpus in protocol.corpora
+                if corpus in CORPORA
+                for group in CORPORA[corpus].duplicates
+            ),
+        )
+
+    def with_audio(self, audio: Mapping[str, str], seconds: Mapping[str, float]) -> Plan:
+        """The same plan, with what reading the audio gave."""
+        return dataclasses.replace(self, audio=audio, seconds=seconds)
+
+    def counts(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+        """Examples per fold, part, set and class, zeros included; no classes: nothing per set."""
+        classes = classes_of(self.task) or ()
+        table: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+        for fold in self.folds:
+            parts: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
+            for part, name, examples in fold.parts():
+                have = Counter(class_of(self.task, e) for e in examples)
+                parts[part][name] = {c: have[c] for c in classes}
+            table[fold.name] = parts
+        return table
+
+
+def classes_of(task: Task) -> tuple[str, ...] | None:
+    """The classes that targets are distributions over; None where they are something else."""
+    for column in task.columns:
+        if column.role == "truth" and column.classes is not None:
+            return column.classes
+    return None
+
+
+def class_of(task: Task, example: Example) -> str | None:
+    """The most likely class of an example's target; None where targets are something else."""
+    classes, target = classes_of(task), task.target(example.utterance)
+    if not classes or target is None:
+        return None
+    return classes[max(range(len(classes)), key=target.__getitem__)]
+
+
+def _warnings(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[str]:
+    """What spoils dev or test numbers without being an error: too few classes or speakers.
+
+    Where a protocol's own lists name speakers, one of them in a part is what was asked for.
+    """
+    classes = classes_of(task) or ()
+    few: dict[str, list[str]] = {}
+    strangers: set[str] = set()
+    for fold in folds:
+        for part, name, examples in fold.parts():
+            speakers = {e.utterance.speaker_uid for e in examples}
+            strangers |= {e.uid for e in examples if not e.utterance.speaker}
+            if part == "train":
+                continue
+            where = part if name in ("train", "test") else f"{part} '{name}'"
+            if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
+                few.setdefault(where, []).append(fold.name)
+            present = {class_of(task, e) for e in examples}
+            if lacking := [c for c in classes if c not in present]:
+                yield (
+                    f"the {where} part of fold {fold.name} has no utterance of {some(lacking)}: "
+                    f"its numbers are over {len(classes) - len(lacking)} of {len(classes)} classes"
+                )
+    for where, names in few.items():
+        yield (
+            f"the {where} part of fold{'s' * (len(names) > 1)} {some(names, 12)} has one speaker: "
+            "what is measured there may be true of that voice only"
+        )
+    if strangers:
+        yield (
+            f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "
+            "be known"
+        )

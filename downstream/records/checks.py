@@ -1,0 +1,285 @@
+"""Where the parts of a fold disagree: facts, plan rows, predictions, identity.
+
+Everything here computes again what can be computed from the fold's files alone, and says in a
+sentence what does not come out. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emopeft.downstream.data.plan import (
+    CLEAN,
+    Plan,
+    PlanRow,
+    fold_audio_hash_of,
+    fold_hash_of,
+)
+from emopeft.downstream.records.predictions import DEV, Prediction, table_of
+from emopeft.downstream.records.schema import FoldFacts, without_nan
+from emopeft.downstream.tasks.base import Task
+
+TOLERANCE = 1e-9  # how far a recorded number may lie from the one counted again, absolute
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldResult:
+    """A fold as its folder holds it: facts, predictions of its tests and of dev, plan rows."""
+
+    facts: FoldFacts
+    task: Task
+    tests: list[Prediction]
+    dev: list[Prediction]
+    examples: list[PlanRow]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained and tested; else it failed, with a reason."""
+        return self.facts.status == "finished"
+
+
+def fold_problems(result: FoldResult) -> list[str]:
+    """Where the parts of a fold disagree, one sentence each."""
+    facts, task = result.facts, result.task
+    where = f"fold {facts.fold}, seed {facts.seed}"
+    problems = _plan_problems(result) + identity_problems(facts)
+    if not result.finished:
+        return [f"{where}: {problem}" for problem in problems]
+    for name, rows in (("predictions.csv", result.tests), ("dev.csv", result.dev)):
+        if any((row.fold, row.seed) != (facts.fold, facts.seed) for row in rows):
+            problems.append(f"its {name} holds rows of another fold or seed")
+    tests = by_test(result.tests)
+    for unknown_test in sorted(set(tests) - set(facts.plan.tests)):
+        problems.append(
+            f"its predictions hold the test {unknown_test[:60]!r}, which is not planned"
+        )
+    last = facts.stages[-1]
+    sides = [(name, tests.get(name, []), ("test", name)) for name in facts.plan.tests]
+    sides.append((DEV, result.dev, ("dev", last.name)))
+    for name, rows, side in sides:
+        planned = [row for row in result.examples if (row.part, row.set) == side]
+        problems += _rows_problems(task, name, rows, planned)
+    if not problems:
+        for name, rows in tests.items():
+            problems += measure_problems(task, name, facts.metrics[name], rows)
+        assert last.result is not None
+        problems += measure_problems(task, DEV, last.result.dev, result.dev)
+    return [f"{where}: {problem}" for problem in problems]
+
+
+def by_test(rows: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """The rows of each test, in the order of the first ones."""
+    tests: dict[str, list[Prediction]] = {}
+    for row in rows:
+        tests.setdefault(row.test, []).append(row)
+    return tests
+
+
+def _plan_problems(result: FoldResult) -> list[str]:
+    """Where the fold's rows are not those of its plan."""
+    facts, problems = result.facts, []
+    recorded = facts.plan.folds[facts.fold]
+    heads = [stage.model_dump(exclude={"result"}) for stage in facts.stages]
+    if fold_hash_of(heads, result.examples) != recorded.hash:
+        problems.append("its examples.csv is not what the plan's hash says")
+    if fold_audio_hash_of(result.examples) != recorded.audio:
+        problems.append("its examples.csv does not name the audio of the plan's audio hash")
+    hashes = {name: fold.hash for name, fold in facts.plan.folds.items()}
+    if Plan.hash_of(result.task, hashes) != facts.plan.hash:
+        problems.append("plan.hash is not that of its folds")
+    audio = {name: fold.audio for name, fold in facts.plan.folds.items()}
+    if Plan.audio_hash_of(audio) != facts.plan.audio_hash:
+        problems.append("plan.audio_hash is not that of its folds")
+    for corpus in facts.corpora:
+        held = {r.id for r in result.examples if r.id.startswith(f"{corpus.name}/")}
+        if len(held) > corpus.utterances:
+            problems.append(
+                f"corpus {corpus.name} is said to have {corpus.utterances} utterances, but "
+                f"examples.csv holds {len(held)}"
+            )
+    counts = facts.utterances
+    for part, recorded_count in (("train", counts.train), ("dev", counts.dev)):
+        found = sum(row.part == part for row in result.examples)
+        if found != recorded_count:
+            problems.append(
+                f"utterances.{part} is {recorded_count}, but examples.csv holds {found}"
+            )
+    tests = dict.fromkeys(facts.plan.tests, 0)
+    for row in result.examples:
+        if row.part == "test":
+            tests[row.set] = tests.get(row.set, 0) + 1
+    if tests != counts.tests:
+        problems.append(f"utterances.tests is {counts.tests}, examples.csv holds {tests}")
+    return problems
+
+
+def _rows_problems(
+    task: Task, name: str, rows: Sequence[Prediction], planned: Sequence[PlanRow]
+) -> list[str]:
+    """Where predictions are not of the planned examples, in their order, with their truths."""
+    if not rows:
+        return [f"there are no predictions of {name}"]
+    for row, plan in zip(rows, planned, strict=False):
+        if row.id != key_of(plan):
+            return [f"{name} predicts '{row.id}' where the plan has '{key_of(plan)}'"]
+        if not truth_fits(task, plan.target, row.values):
+            return [f"the truth of '{row.id}' is not the plan's"]
+        if row.speaker != plan.speaker:
+            return [f"the speaker of '{row.id}' is not the plan's"]
+    if len(rows) != len(planned):
+        return [f"{name} predicts {len(rows)} examples where the plan has {len(planned)}"]
+    return []
+
+
+def key_of(row: PlanRow) -> str:
+    """The key of the example, as `Example.key`."""
+    return row.id if row.view == CLEAN else f"{row.id}@{row.view}"
+
+
+def truth_fits(task: Task, target: Sequence[float], values: Mapping[str, Any]) -> bool:
+    """Whether the truth columns of a row are what the plan's target says.
+
+    One column of classes: the class with the most weight. Numbers, as many as the target has: these
+    within the rounding of single precision. Of anything else nothing can be said without the task.
+    """
+    truths = [column for column in task.columns if column.role == "truth"]
+    if len(truths) == 1 and truths[0].classes is not None:
+        classes = truths[0].classes
+        if len(classes) != len(target):
+            return True
+        return target[classes.index(values[truths[0].name])] >= max(target)
+    if len(truths) != len(target) or any(column.classes is not None for column in truths):
+        return True
+    return all(
+        (math.isnan(wanted) and math.isnan(values[column.name]))
+        or math.isclose(wanted, values[column.name], rel_tol=1e-6, abs_tol=1e-6)
+        for column, wanted in zip(truths, target, strict=True)
+    )
+
+
+def measure_problems(
+    task: Task, test: str, recorded: Mapping[str, Any], rows: Sequence[Prediction]
+) -> list[str]:
+    """Where the measures of a test are not those of its predictions."""
+    try:
+        counted = without_nan(task.measure(table_of(rows, task)))
+    except (ArithmeticError, ValueError) as error:  # sums that overflow, for instance
+        return [f"{test}: its predictions cannot be measured ({error})"]
+    problems = []
+    for metric in task.metrics:
+        value = counted.get(metric.name)
+        if value is not None and not metric.low - TOLERANCE <= value <= metric.high + TOLERANCE:
+            problems.append(f"{test}: {metric.name} is {value}, outside what it can be")
+    for name in sorted({*recorded, *counted}):
+        if name not in recorded or name not in counted:
+            problems.append(f"{test}: '{name}' is recorded or counted, but not both")
+        elif not same(recorded[name], counted[name]):
+            told, made = short(recorded[name]), short(counted[name])
+            problems.append(
+                f"{test}: {name} is recorded as {told}, but the predictions give {made}"
+            )
+    return problems
+
+
+def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
+    """Equal JSON values, numbers within the tolerance (absolute)."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return abs(one - other) <= tolerance
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other
+
+
+def short(value: Any) -> str:
+    """A value for a message."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+# ---- identity -------------------------------------------------------------------------------
+
+
+def identity_problems(facts: FoldFacts) -> list[str]:
+    """Where the run's identity is not that of the facts beside it."""
+    upstream, identity = facts.upstream, facts.identity
+    claims: dict[str, Any] = {
+        "plan": facts.plan.hash,
+        "audio": facts.plan.audio_hash,
+        "task": facts.task,
+        "upstream": {
+            "weights": upstream.weights,
+            "loader": upstream.loader,
+            "options": upstream.options,
+            "code": upstream.code,
+        },
+        "head": facts.head,
+    }
+    wrong = [name for name, claim in claims.items() if not _within(claim, identity.get(name))]
+    methods = identity.get("methods")
+    own = facts.stages[-1].method
+    if isinstance(methods, dict):
+        parts = [{"name": part.name, "options": part.options} for part in facts.method.parts]
+        if methods.get(own if own in methods else "run") != parts:
+            wrong.append("methods")
+    else:
+        wrong.append("methods")
+    # Of these the identity holds what can change a result, and the facts hold all.
+    for name, whole in (("train", facts.train), ("numerics", facts.numerics.model_dump())):
+        kept = identity.get(name)
+        chosen = {"select"} if name == "train" and whole.get("select") is None else set()
+        if not isinstance(kept, dict) or any(
+            key not in whole or whole[key] != kept[key] for key in kept.keys() - chosen
+        ):
+            wrong.append(name)
+    problems = [f"identity.{name} is not that of the facts beside it" for name in wrong]
+    if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
+        problems.append("method.spec does not say what method.parts say")
+    return problems
+
+
+def _within(claim: Any, identity: Any) -> bool:
+    """Whether an identity says what the facts claim; of an object it may say more."""
+    if isinstance(claim, dict) and isinstance(identity, dict):
+        return all(key in identity and identity[key] == claim[key] for key in claim)
+    return claim == identity
+
+
+def spec_fits(spec: str, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Whether a method's spelling, ``a:x=1,y=p+q+b``, names these parts and no other options."""
+    rest = spec
+    for number, (name, options) in enumerate(parts):
+        if not rest.startswith(name):
+            return False
+        rest = rest[len(name) :]
+        following = parts[number + 1][0] if number + 1 < len(parts) else None
+        end = len(rest) if following is None else rest.find(f"+{following}")
+        if end < 0:
+            return False
+        written, rest = rest[:end], rest[end + 1 :]
+        if written and not (written.startswith(":") and _options_fit(written[1:], options)):
+            return False
+    return not rest
+
+
+def _options_fit(written: str, options: Mapping[str, Any]) -> bool:
+    texts = {name: _as_typed(value) for name, value in options.items()}
+    for item in written.split(","):
+        name, equals, value = item.partition("=")
+        if not (texts.get(name) == value if equals else name in texts.values()):
+            return False
+    return True
+
+
+def _as_typed(value: Any) -> str:
+    """An option's value as a user would type it, see `peft_modules.options.written`."""
+    if isinstance(value, (list, tuple)):
+        return "+".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

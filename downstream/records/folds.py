@@ -1,0 +1,138 @@
+"""A fold's folder: written whole, read with suspicion.
+
+::
+
+    RUN/fold1_seed0/examples.csv         the plan's rows of this fold, see data/plan.py
+    RUN/fold1_seed0/predictions.csv      all its tests, one row per example, see predictions.py
+    RUN/fold1_seed0/dev.csv              the same on dev, at the step that was kept
+    RUN/fold1_seed0/fold.json            `FoldFacts`; written last: when it is there, all is there
+
+A failed fold has examples.csv and fold.json with the reason. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emopeft.downstream.data.plan import PlanRow, read_rows, write_rows
+from emopeft.downstream.records.checks import FoldResult, by_test, fold_problems
+from emopeft.downstream.records.predictions import (
+    Prediction,
+    not_finite,
+    predictions_text,
+    read_predictions,
+)
+from emopeft.downstream.records.schema import FoldFacts, without_nan
+from emopeft.downstream.tasks.base import task_of
+from emopeft.errors import UserError
+from emopeft.files import digest, read_json, write_text, writing
+from emopeft.validation import validated
+
+__all__ = [
+    "FoldFacts", "FoldResult", "by_test", "fold_folder", "fold_folders", "read_facts", "read_fold",
+    "write_fold",
+]  # fmt: skip
+
+FACTS, TESTED, DEVELOPED, EXAMPLES = "fold.json", "predictions.csv", "dev.csv", "examples.csv"
+
+
+def fold_folder(run: Path, fold: str, seed: int) -> Path:
+    """Where a fold of a run lies; a manifest's fold names may hold slashes or be very long."""
+    name = urllib.parse.quote(fold, safe=" ")
+    if len(name) > 100:
+        name = f"{name[:60]}~{digest(fold)[:16]}"
+    return run / f"fold{name}_seed{seed}"
+
+
+def fold_folders(run: Path) -> list[Path]:
+    """The folders of all folds of a run that ended, finished or failed, sorted by name."""
+    try:
+        places = sorted(run.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {run}: {error.strerror or error}") from error
+    shape = re.compile(r"fold.*_seed\d+")
+    return [p for p in places if shape.fullmatch(p.name) and (p / FACTS).exists()]
+
+
+def write_fold(
+    folder: Path,
+    facts: Mapping[str, Any] | FoldFacts,
+    examples: Sequence[PlanRow],
+    tests: Sequence[Prediction] = (),
+    dev: Sequence[Prediction] = (),
+) -> FoldFacts:
+    """Write a fold that ended to ``fold_folder(run, fold, seed)``, fold.json last.
+
+    Args:
+        facts: see `FoldFacts`; a number that is NaN or infinite is written as null.
+        examples: the plan's rows of the fold.
+        tests: the predictions of all its tests, in the plan's order.
+        dev: those of the last stage's dev.
+
+    Returns:
+        what was written. Outputs that are not finite make it a failed fold, with that reason.
+
+    Raises:
+        UserError: facts that do not fit the schema or are not those of the predictions.
+    """
+    path = folder / FACTS
+    data = facts.to_json() if isinstance(facts, FoldFacts) else without_nan(dict(facts))
+    task = task_of(data.get("task"))
+    if data.get("status") == "finished":
+        diverged = not_finite(tests, task) or not_finite(dev, task)
+        if diverged:
+            data = data | {"status": "failed", "reason": diverged, "metrics": {}}
+    made = validated(str(path), FoldFacts, data)
+    if made.status == "failed":
+        tests, dev = (), ()
+    problems = fold_problems(FoldResult(made, task, list(tests), list(dev), list(examples)))
+    if problems:
+        raise UserError(f"{path} is not written: {problems[0]}")
+    text = json.dumps(made.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    with writing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        path.unlink(missing_ok=True)  # no moment shows it beside predictions not its own
+        write_rows(folder / EXAMPLES, examples, task.target_names)
+        for name, rows in ((TESTED, tests), (DEVELOPED, dev)):
+            if made.status == "finished":
+                write_text(folder / name, predictions_text(rows, task))
+            else:
+                (folder / name).unlink(missing_ok=True)
+    return made
+
+
+def read_facts(folder: Path) -> FoldFacts | None:
+    """fold.json alone, or None where the fold did not end; raises UserError when damaged."""
+    path = folder / FACTS
+    if not path.exists():
+        return None
+    return validated(str(path), FoldFacts, read_json(path))
+
+
+def read_fold(folder: Path) -> FoldResult | None:
+    """A fold that ended, or None where it did not.
+
+    Raises UserError when its files are damaged or disagree with each other.
+    """
+    facts = read_facts(folder)
+    if facts is None:
+        return None
+    try:
+        task = task_of(facts.task)
+    except UserError as error:
+        raise UserError(f"{folder / FACTS}: {error}") from error
+    examples = read_rows(folder / EXAMPLES)
+    tests, dev = (
+        read_predictions(folder / name, task) if facts.status == "finished" else []
+        for name in (TESTED, DEVELOPED)
+    )
+    result = FoldResult(facts, task, tests, dev, examples)
+    problems = fold_problems(result)
+    if problems:
+        raise UserError(f"{folder / FACTS}: {problems[0]}; delete {folder} and run the fold again")
+    return result

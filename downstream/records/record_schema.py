@@ -1,0 +1,135 @@
+"""What stands in a run's result.json, as a pydantic model made of those of fold.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from emopeft.downstream.records.schema import (
+    CodeFacts,
+    CorpusFacts,
+    DeviceFacts,
+    Hash,
+    Hours,
+    MethodFacts,
+    Moment,
+    Name,
+    NumericsFacts,
+    Object,
+    ParameterFacts,
+    Peak,
+    PhaseSeconds,
+    PlanFacts,
+    RecipeFacts,
+    Seconds,
+    Seed,
+    StageFacts,
+    Text,
+    UpstreamFacts,
+    Utterances,
+    no_truth_value,
+)
+from emopeft.validation import Strict
+
+FOLDS = 100_000  # most folds and seeds of one run
+Statistic = Annotated[float, Field(ge=-1e300, le=1e300)]
+
+
+class FoldEntry(Strict):
+    """One fold and seed, as its fold.json has it."""
+
+    fold: Name
+    seed: Seed
+    status: Literal["finished", "failed"]
+    reason: Text | None
+    created: Moment
+    metrics: Annotated[dict[Name, Object], Field(max_length=100)]
+    stages: Annotated[list[StageFacts], Field(min_length=1, max_length=100)]
+    seconds: PhaseSeconds
+    frozen_seconds: Seconds | None
+    peak_memory_bytes: Peak
+    hours: Hours
+    utterances: Utterances
+
+
+class Missing(Strict):
+    """A fold and seed that is not there, or failed."""
+
+    fold: Name
+    seed: Seed
+
+
+class Mean(Strict):
+    """Over the folds, the seeds of one averaged first; null where a metric was none.
+
+    Attributes:
+        std: the sample deviation over the folds, null for one. n: the number of folds.
+        seed_std: that of the seeds' means, null unless several seeds have the same folds.
+    """
+
+    mean: Statistic | None
+    std: Statistic | None
+    n: Annotated[int, Field(ge=1, le=FOLDS)]
+    seed_std: Statistic | None
+
+
+class CostFacts(Strict):
+    """What the run took.
+
+    Attributes:
+        seconds: summed over the folds. frozen_seconds: what the frozen part took once.
+        audio_hours_per_second: of training, without the search; null where none was measured.
+        peak_memory_bytes: of the fold that needed the most. cache: how the frozen part was kept.
+    """
+
+    seconds: PhaseSeconds
+    frozen_seconds: Seconds | None
+    audio_hours_per_second: Hours | None
+    peak_memory_bytes: Peak
+    cache: Object
+
+
+class RecordFacts(Strict):
+    """result.json: the record of a run, a pure function of its fold folders.
+
+    Attributes:
+        status: "finished" when every fold of the plan is there for every seed asked for.
+        name: the run's. id: digest of ``identity``. created: when its latest fold was written.
+        audit: of the folds that are there, from their rows.
+        commands, recipes, numerics, devices, packages, code: all different ones of the folds.
+        differs: other facts in which folds differ; the record has those of the first one.
+        missing: folds and seeds that are not there or failed.
+        summary: test name to metric to `Mean`.
+    """
+
+    schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
+    status: Literal["finished", "incomplete"]
+    name: Name
+    id: Hash
+    identity: Object
+    created: Moment
+    task: Object
+    corpora: Annotated[list[CorpusFacts], Field(min_length=1, max_length=1000)]
+    plan: PlanFacts
+    audit: Object
+    upstream: UpstreamFacts
+    method: MethodFacts
+    head: Object
+    parameters: ParameterFacts
+    train: Object
+    commands: Annotated[list[Text], Field(min_length=1, max_length=FOLDS)]
+    recipes: Annotated[list[RecipeFacts], Field(min_length=1, max_length=FOLDS)]
+    numerics: Annotated[list[NumericsFacts], Field(min_length=1, max_length=FOLDS)]
+    devices: Annotated[list[DeviceFacts], Field(min_length=1, max_length=FOLDS)]
+    packages: Annotated[list[dict[Name, Name]], Field(min_length=1, max_length=FOLDS)]
+    code: Annotated[list[CodeFacts], Field(min_length=1, max_length=FOLDS)]
+    differs: Annotated[list[Name], Field(max_length=100)]
+    folds: Annotated[list[FoldEntry], Field(min_length=1, max_length=FOLDS)]
+    missing: Annotated[list[Missing], Field(max_length=FOLDS)]
+    summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
+    cost: CostFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """As result.json holds it."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -1,0 +1,140 @@
+"""Is a record what its folder says? Made again from the fold folders, and compared.
+
+Nothing in result.json is believed: what is shown and ranked is the record made again. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emopeft.downstream.records import record_v1
+from emopeft.downstream.records.checks import FoldResult, by_test, same, short
+from emopeft.downstream.records.predictions import LARGEST
+from emopeft.downstream.records.record import RESULT, TABLE, read_run
+from emopeft.downstream.records.record_schema import RecordFacts
+from emopeft.downstream.records.schema import parse_moment
+from emopeft.downstream.tasks.base import Task
+from emopeft.files import read_json, read_text
+from emopeft.validation import validated
+
+EARLY = datetime.timedelta(days=1)  # clocks and zones differ; beyond it a date is in the future
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A record, made again from its fold folders.
+
+    Attributes:
+        data: as `RecordFacts` has it; of schema 1 what it can say in that form.
+        problems: why it is not to be believed, one sentence each; none of an honest one.
+        warnings: what a reader should know.
+    """
+
+    folder: Path
+    task: Task
+    data: dict[str, Any]
+    problems: list[str]
+    warnings: list[str]
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """result.json, checked for itself alone, in the form of schema 2; reads schema 1, too.
+
+    Raises UserError naming file and key.
+    """
+    path = run / RESULT
+    data = read_json(path)
+    if record_v1.is_one(data):
+        return record_v1.converted(record_v1.read(path, data))
+    return validated(str(path), RecordFacts, data).to_json()
+
+
+def verify(run: Path, now: datetime.datetime | None = None) -> list[str]:
+    """What is wrong with a record, one sentence each; none when all agrees.
+
+    Raises UserError when its files cannot be read.
+    """
+    return examine(run, now).problems
+
+
+def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
+    """Make a record again and compare.
+
+    Plan hashes, identity, audit, predictions, summary and costs are computed anew from the fold
+    folders; numbers may differ by 1e-9. A record of schema 1 has none of these but predictions,
+    and is counted again from them.
+
+    Args:
+        now: the present (tests set it).
+
+    Raises:
+        UserError: files that are missing, damaged, or contradict each other.
+    """
+    path = run / RESULT
+    data = read_json(path)
+    if record_v1.is_one(data):
+        old = record_v1.read(path, data)
+        task, view, problems, warnings = record_v1.examined(run, old)
+        return Checked(run, task, view, problems, [*warnings, *_in_future(view, now)])
+    recorded = validated(str(path), RecordFacts, data).to_json()
+    made = read_run(run)
+    problems = [
+        f"{RESULT} says {where} = {short(told)}, its folds give {short(given)}"
+        for where, told, given in differences(recorded, made.record)
+    ][:20]
+    if not problems and read_text(run / TABLE, LARGEST) != made.table():
+        problems.append(f"its {TABLE} is not that of its folds")
+    problems += made.record["audit"]["leaks"]
+    warnings = [*_in_future(made.record, now), *_copied_seeds(made.folds)]
+    unknown = made.record["audit"]["unknown"]
+    if unknown:
+        warnings.append(
+            f"the speakers of {unknown} utterances are unknown: nobody can tell whether they leak"
+        )
+    return Checked(run, made.task, made.record, problems, warnings)
+
+
+def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ: (key path, one, other), deepest."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in dict.fromkeys([*one, *other]):
+            place = f"{where}.{name}" if where else str(name)
+            if name in one and name in other:
+                yield from differences(one[name], other[name], place)
+            else:
+                yield place, one.get(name), other.get(name)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from differences(left, right, f"{where}.{number}")
+    elif not same(one, other):
+        yield where, one, other
+
+
+def _in_future(record: Mapping[str, Any], now: datetime.datetime | None) -> list[str]:
+    now = datetime.datetime.now(datetime.timezone.utc) if now is None else now
+    if parse_moment(record["created"]) > now + EARLY:
+        return [f"it was created in the future ({record['created']})"]
+    return []
+
+
+def _copied_seeds(folds: Sequence[FoldResult]) -> list[str]:
+    """Two seeds of a fold with the same predictions bit for bit: one training under two names."""
+    seen: dict[Any, int] = {}
+    found = []
+    for fold in folds:
+        if not fold.finished:
+            continue
+        rows = [(test, [r.values for r in of]) for test, of in by_test(fold.tests).items()]
+        key = fold.facts.fold, repr(rows)
+        other = seen.setdefault(key, fold.facts.seed)
+        if other != fold.facts.seed:
+            found.append(
+                f"fold {fold.facts.fold}: seeds {other} and {fold.facts.seed} have the same "
+                "predictions bit for bit, as if one had been copied"
+            )
+    return found

@@ -1,0 +1,108 @@
+"""The lists of what there is: upstreams, methods, corpora, protocols, tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import textwrap
+
+from tabulate import tabulate
+
+from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.protocols.protocol import list_protocols
+from emopeft.downstream.tasks.base import TASKS
+
+
+def listing(what: str) -> str:
+    """``emopeft list upstreams|methods|corpora|protocols|tasks``."""
+    return {
+        "upstreams": _upstreams,
+        "methods": _methods,
+        "corpora": _corpora,
+        "protocols": _protocols,
+        "tasks": _tasks,
+    }[what]()
+
+
+def _upstreams() -> str:
+    from emopeft.upstream.catalogue import UPSTREAMS
+    from emopeft.upstream.s3prl_names import s3prl_names
+
+    rows = []
+    for name, entry in UPSTREAMS.items():
+        if name == entry.name:
+            size = f"{entry.parameters:,} M" if entry.parameters else ""
+            rows.append(
+                [name, ", ".join(entry.aliases), entry.family, size, entry.licence,
+                 entry.hub_id or entry.note or ""]
+            )  # fmt: skip
+    headers = ["upstream", "also", "family", "parameters", "licence", "source"]
+    names = s3prl_names()
+    return (
+        tabulate(rows, headers, tablefmt="simple")
+        + "\n\nAlso: any model of these families as hf:ORG/NAME, or a local directory with "
+        f"--upstream-path;\nand s3prl's {len(names)} upstreams, run as a whole, as s3prl:NAME:\n  "
+        + _wrapped(names)
+    )
+
+
+def _wrapped(names: list[str]) -> str:
+    return "\n  ".join(textwrap.wrap(" ".join(names), 96, break_on_hyphens=False))
+
+
+def _methods() -> str:
+    from emopeft.peft_modules.base import METHODS
+
+    native, library = [], []
+    for name, cls in METHODS.items():
+        fields = dataclasses.fields(cls)
+        if cls.__module__ == "emopeft.peft_modules.library":
+            library.append([name, cls.summary, ", ".join(f.name for f in fields)])
+            continue
+        options = "\n".join(
+            f"{f.name}={'+'.join(f.default) if isinstance(f.default, tuple) else f.default}: "
+            f"{f.metadata['help']}"
+            for f in fields
+        )
+        native.append([name, cls.kind, cls.summary, options, cls.reference])
+    headers = ["method", "trains", "what", "options (defaults)", "reference"]
+    return (
+        tabulate(native, headers, tablefmt="simple", maxcolwidths=[None, None, 32, 56, 28])
+        + "\n\nFrom the installed peft, with its own option names and defaults:\n\n"
+        + tabulate(library, ["method", "what", "options"], maxcolwidths=[None, 40, 76])
+        + "\n\nSums: lora+ws. Options: lora:r=16,targets=q+v. Alone: partial:3. "
+        "A paper's defaults: lora@peft-ser."
+    )
+
+
+def _corpora() -> str:
+    rows = []
+    for name, corpus in CORPORA.items():
+        count = sum(corpus.expected.values()) or ""
+        place = os.environ.get(corpus.environment, "")
+        rows.append(
+            [name, corpus.language, count, corpus.speakers or "", corpus.licence, corpus.protocol,
+             corpus.environment, place]
+        )  # fmt: skip
+    headers = ["corpus", "language", "clips", "speakers", "licence", "protocol", "variable", "is"]
+    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None] * 4 + [36, 30, None, 30])
+
+
+def _protocols() -> str:
+    rows = [
+        [p.name, p.corpus, len(p.folds) or "by rule", len(p.classes) or "all", p.description]
+        for p in list_protocols()
+    ]
+    headers = ["protocol", "corpus", "folds", "classes", "what"]
+    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, None, 70])
+
+
+def _tasks() -> str:
+    rows = [
+        [name, task.version, " ".join((inspect.getdoc(task) or "").partition("\n\n")[0].split())]
+        for name, task in TASKS.items()
+    ]
+    return tabulate(
+        rows, ["task", "version", "what"], tablefmt="simple", maxcolwidths=[None, None, 70]
+    )

@@ -1,0 +1,174 @@
+"""The tables at the end of a run and of an evaluation, for any task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from emopeft.downstream.records.folds import TESTED, fold_folder
+from emopeft.downstream.records.predictions import read_predictions, table_of
+from emopeft.downstream.tasks.base import Metric, Task, task_of
+from emopeft.errors import UserError
+from emopeft.text import plain
+from emopeft.units import duration, percent, size
+
+NONE = "–"  # where there is no number
+
+
+def result(record: Mapping[str, Any], out: Path) -> str:
+    """The tables of a run, one per named test.
+
+    Args:
+        record: as `write_record` returns it. out: the folder that holds the run's.
+    """
+    task = task_of(record["task"])
+    lines = [_title(record)]
+    for test in record["plan"]["tests"]:
+        if len(record["plan"]["tests"]) > 1:
+            lines.append(f"test {plain(test)}")
+        lines.append(_table(record, task, test))
+        lines += _chance(record, task, test, out)
+    for fold in record["folds"]:
+        if fold["status"] == "failed":
+            name = f"fold {plain(fold['fold'])}, seed {fold['seed']}"
+            lines.append(f"{name} failed: {plain(fold['reason'], 500)}")
+    lines += [plain(f"warning: {warning}", 500) for warning in record["plan"]["warnings"]]
+    lines.append(_cost(record))
+    lines.append(f"record: {out / record['name'] / 'result.json'}")
+    return "\n".join(lines)
+
+
+def upstream_name(upstream: Mapping[str, Any]) -> str:
+    """What was really run: the name asked for, its note, and weights that are not the name's."""
+    notes = [upstream["note"]] if upstream["note"] else []
+    if upstream["local"]:
+        weights = (upstream["weights"] or "none")[:8]
+        notes.append(f"{upstream['source'] or 'local'}, weights {weights}")
+    return f"{upstream['name']} ({'; '.join(notes)})" if notes else upstream["name"]
+
+
+def method_name(method: Mapping[str, Any]) -> str:
+    """The canonical spelling, and what the user asked for where it names a paper's preset."""
+    asked = method["asked"]
+    return f"{method['spec']} ({asked})" if "@" in asked else method["spec"]
+
+
+def value(metric: Metric, number: float | None) -> str:
+    """A metric's value as tables show it."""
+    return NONE if number is None or math.isnan(number) else metric.show(number)
+
+
+def statistic(metric: Metric, found: Mapping[str, Any]) -> str:
+    """``61.20 ± 3.10`` over folds, with ``(seeds ± 0.40)`` where there are several."""
+    text = value(metric, found["mean"])
+    if text != NONE and found["std"] is not None:
+        text += f" ± {value(metric, found['std'])}"
+    if text != NONE and found["seed_std"] is not None:
+        text += f" (seeds ± {value(metric, found['seed_std'])})"
+    return text
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    plan, corpora = record["plan"], " + ".join(corpus["name"] for corpus in record["corpora"])
+    recipes = [r["name"] or r["file"] for r in record["recipes"] if r["name"] or r["file"]]
+    recipe = f"; recipe {', '.join(recipes)}" if recipes else ""
+    return plain(
+        f"{upstream_name(record['upstream'])} + {method_name(record['method'])} on {corpora}, "
+        f"{plan['protocol']} (hash {plan['hash'][:12]}){recipe}",
+        400,
+    )
+
+
+def _table(record: Mapping[str, Any], task: Task, test: str) -> str:
+    rows = []
+    for fold in record["folds"]:
+        if fold["status"] == "finished":
+            measures = fold["metrics"][test]
+            cells = [value(metric, measures[metric.name]) for metric in task.metrics]
+        else:
+            cells = ["failed", *[""] * (len(task.metrics) - 1)]
+        stages = [stage["result"] for stage in fold["stages"] if stage["result"]]
+        rows.append(
+            [
+                plain(fold["fold"]), fold["seed"], *cells,
+                ", ".join(f"{stage['lr']:g}" for stage in stages),
+                ", ".join(f"{stage['best_step']}/{stage['steps']}" for stage in stages),
+                duration(fold["seconds"]["train"]),
+            ]
+        )  # fmt: skip
+    complete = record["status"] == "finished"
+    means = record["summary"].get(test)
+    if means:
+        cells = [statistic(metric, means[metric.name]) for metric in task.metrics]
+        rows.append(["mean" if complete else "incomplete", "", *cells, "", "", ""])
+    titles = [metric.title for metric in task.metrics]
+    headers = ["fold", "seed", *titles, "lr", "best/steps", "training"]
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+
+
+def _chance(record: Mapping[str, Any], task: Task, test: str, out: Path) -> list[str]:
+    """What guessing reaches, from the truths of the tests: a range where folds differ."""
+    reached: dict[str, list[float]] = {}
+    for fold in record["folds"]:
+        if fold["status"] != "finished":
+            continue
+        place = fold_folder(out / record["name"], fold["fold"], fold["seed"])
+        try:
+            rows = [row for row in read_predictions(place / TESTED, task) if row.test == test]
+        except UserError:  # the record stands without it
+            continue
+        for name, number in task.chance(table_of(rows, task)).items():
+            reached.setdefault(name, []).append(number)
+    shown = []
+    for name, numbers in reached.items():
+        metric = task.metric(name)
+        ends = dict.fromkeys((metric.show(min(numbers)), metric.show(max(numbers))))
+        shown.append(f"{metric.title} {' to '.join(ends)}")
+    return [f"chance: {', '.join(shown)}"] if shown else []
+
+
+def _cost(record: Mapping[str, Any]) -> str:
+    parameters, cost = record["parameters"], record["cost"]
+    peak, seconds = cost["peak_memory_bytes"], cost["seconds"]
+    parts = [f"{size(number)} {name}" for name, number in peak.items() if number is not None]
+    frozen = max(seconds["features"], cost["frozen_seconds"] or 0)
+    search = f", search {duration(seconds['tune'])}" if seconds["tune"] else ""
+    stored = cost["cache"].get("bytes")
+    kept = f", kept on disk {size(stored)}" if isinstance(stored, (int, float)) else ""
+    return (
+        f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
+        f"({percent(parameters['share'])}); frozen part {duration(frozen)}, training "
+        f"{duration(seconds['train'])}{search}; peak memory {', '.join(parts) or NONE}{kept}"
+    )
+
+
+def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of an evaluation.
+
+    Args:
+        results: of `runs.evaluate`: per fold, seed and test its "metrics", "clips", "task", and
+            "difference", the largest change of a predicted number, None where none was recorded.
+    """
+    if not results:
+        return "nothing was tested"
+    task: Task = results[0]["task"]
+    several = len({one["test"] for one in results}) > 1
+    rows = []
+    for one in results:
+        cells = [value(metric, one["metrics"][metric.name]) for metric in task.metrics]
+        change = one["difference"]
+        unknown = change is None or math.isnan(change)
+        named = [plain(one["test"])] if several else []
+        rows.append(
+            [
+                plain(one["fold"]), one["seed"], *named, one["clips"], *cells,
+                "not recorded" if unknown else f"{change:.1e}",
+            ]
+        )  # fmt: skip
+    titles = [metric.title for metric in task.metrics]
+    headers = ["fold", "seed", *(["test"] if several else []), "clips", *titles, "largest change"]
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)

@@ -1,0 +1,112 @@
+"""Testing a run again from its checkpoints, in a new process."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from emopeft.downstream.corpora.audio import decode
+from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.prepare import prepare
+from emopeft.downstream.data.recipe import build, flatten, read_yaml
+from emopeft.downstream.models.build import restore
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.records.folds import by_test, read_fold
+from emopeft.downstream.runs.checkpoints import best_device, fold_folders, outputs_of_clip
+from emopeft.downstream.tasks.base import rows_of
+from emopeft.errors import UserError
+from emopeft.numerics import Numerics
+from emopeft.upstream.base import SAMPLE_RATE
+
+
+def evaluate(
+    run: Path,
+    fold: str = "all",
+    upstream_path: str | None = None,
+    data: str | None = None,
+    seed: int | None = None,
+) -> list[dict[str, Any]]:
+    """Test each trained fold, of every seed, again from its checkpoint.
+
+    Returns:
+        per fold, seed and named test: "fold", "seed", "test", "clips", "metrics", "task", and
+        "difference": the largest change of a score against predictions.csv, None where nothing
+        was recorded.
+
+    Raises:
+        UserError: no trained fold, or a corpus with other folds or other audio.
+    """
+    folders = fold_folders(run, fold, seed)
+    root = run if (run / "recipe.yaml").is_file() else run.parent
+    place = root / "recipe.yaml"
+    recipe = build(flatten(read_yaml(place), str(place)))
+    if data is not None:
+        recipe.corpus.data = data
+    plan = prepare(recipe).plan
+    results = []
+    for folder in folders:
+        model, config = restore(folder, upstream_path, best_device())
+        recorded = read_fold(folder)
+        _same_plan(folder, config, plan)
+        if recorded is not None and recorded.facts.plan.audio_hash != plan.audio_hash:
+            raise UserError(
+                f"{folder} was trained on other audio than lies in {recipe.corpus.data}, under the "
+                "same names; give the corpus it was trained on with --data"
+            )
+        numerics = Numerics.of(config["numerics"])
+        before = {} if recorded is None or not recorded.finished else by_test(recorded.tests)
+        for name, examples in plan.fold(config["fold"]).tests.items():
+            table = _test(plan, model, numerics, examples, f"{folder.name} {name}")
+            rows = {row.id: row.values for row in before.get(name, [])}
+            results.append(
+                {
+                    "fold": config["fold"],
+                    "seed": config["seed"],
+                    "test": name,
+                    "task": plan.task,
+                    "clips": len(examples),
+                    "metrics": plan.task.measure(table),
+                    "difference": _difference(plan, examples, table, rows),
+                }
+            )
+    return results
+
+
+def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
+    if config["protocol"]["hash"] != plan.hash:
+        raise UserError(
+            f"{folder} was trained on other folds than the corpus gives now (the plan's hash "
+            "differs); give the corpus it was trained on with --data"
+        )
+
+
+def _test(
+    plan: Plan, model: AdaptedModel, numerics: Numerics, examples: tuple[Example, ...], label: str
+) -> dict[str, list[Any]]:
+    numerics.apply()
+    outputs = [
+        outputs_of_clip(model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics)
+        for e in tqdm(examples, desc=label, unit="clip", disable=None, leave=False)
+    ]
+    targets = torch.tensor([plan.target(e) for e in examples])
+    return plan.task.table(torch.stack(outputs), targets)
+
+
+def _difference(
+    plan: Plan,
+    examples: tuple[Example, ...],
+    table: dict[str, list[Any]],
+    recorded: dict[str, Any],
+) -> float | None:
+    """The largest change of a number that was predicted; None where something was not recorded."""
+    names = [c.name for c in plan.task.columns if c.role != "truth" and c.classes is None]
+    changes = [
+        abs(row[name] - recorded[e.key][name]) if e.key in recorded else math.nan
+        for e, row in zip(examples, rows_of(table), strict=True)
+        for name in names
+    ]
+    return None if not changes or any(map(math.isnan, changes)) else max(changes)

@@ -1,0 +1,112 @@
+"""What decides the result of a run, and the folder that holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+
+from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.models.build import Blueprint
+from emopeft.errors import UserError
+from emopeft.files import digest, locked, read_json, write_json, write_text
+from emopeft.numerics import Numerics
+from emopeft.peft_modules.apply import Adaptation
+from emopeft.upstream.base import Upstream
+
+IDENTITY = "identity.json"
+# How a step is computed, not what; precision and its like stand under "numerics".
+NOT_IN_IDENTITY = (
+    "batch_seconds",
+    "compile",
+    "checkpointing",
+    "precision",
+    "tf32",
+    "deterministic",
+)
+
+
+def identity_of(
+    recipe: Recipe,
+    plan: Plan,
+    upstream: Upstream,
+    blueprints: Mapping[str, Blueprint],
+    adaptations: Mapping[str, Adaptation],
+    numerics: Numerics,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """What decides the results of a run; equal identities give equal results.
+
+    Folds and seeds are not in it: the folder of a run holds any of them.
+    """
+    train = dataclasses.asdict(recipe.train)
+    for name in NOT_IN_IDENTITY:
+        train.pop(name, None)
+    train["select"] = recipe.train.select or plan.task.main
+    own = next(iter(blueprints))
+    return {
+        "schema": 2,
+        "plan": plan.hash,
+        "audio": plan.audio_hash,
+        "task": plan.task.describe(),
+        "upstream": {
+            "weights": upstream.weights,
+            "loader": upstream.loader,
+            "options": upstream.options,
+            "code": upstream.code,
+            "dropout": blueprints[own].dropout_rates() if recipe.upstream.dropout else False,
+        },
+        "methods": {
+            "run" if method == own else method: [
+                {"name": m.name, "options": m.options()} for m in adaptation.methods
+            ]
+            for method, adaptation in adaptations.items()
+        },
+        "head": blueprints[own].head,
+        "train": train,
+        "numerics": numerics.describe(accelerator.device),
+        "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
+    }
+
+
+def folder_of(recipe: Recipe, plan: Plan, spec: str, identity: Mapping[str, Any]) -> Path:
+    """Where the run is written: --out/NAME, or a name made of what is run and its hash."""
+    name = recipe.name
+    if name is None:
+        parts = (plan.protocol.name, recipe.upstream.name, spec)
+        name = "-".join(re.sub(r"[^\w.+=-]+", "_", p) for p in parts)[:120]
+        name += "-" + digest(identity)[:8]
+    elif Path(name).name != name or name in (".", ".."):
+        raise UserError(f"-n {name} must be a plain name; the place is given with --out")
+    return Path(recipe.out) / name
+
+
+def claim(folder: Path, identity: Mapping[str, Any], recipe: Recipe) -> None:
+    """Note in the folder what is run there; refuse one that holds something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".claim.lock", wait=60):
+        path = folder / IDENTITY
+        if path.exists():
+            other = read_json(path)
+            changed = differences(other, identity)
+            if changed:
+                raise UserError(
+                    f"{folder} holds a run that differs in {', '.join(changed)}; give another -n, "
+                    "or delete the folder"
+                )
+            return
+        write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        write_json(path, identity)
+
+
+def differences(recorded: Any, identity: Mapping[str, Any]) -> list[str]:
+    """The parts in which two identities differ."""
+    if not isinstance(recorded, dict):
+        return list(identity)
+    return [k for k in {**identity, **recorded} if recorded.get(k) != identity.get(k)]

@@ -1,0 +1,71 @@
+"""A fold and seed that is to be trained, and what training it gave."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import Tensor
+
+from emopeft.downstream.data.plan import Fold, Stage
+from emopeft.downstream.training.selection import Fit
+
+
+@dataclasses.dataclass
+class Work:
+    """A fold and seed to be trained."""
+
+    fold: Fold
+    seed: int
+    place: Path
+
+    @property
+    def label(self) -> str:
+        """For progress bars and errors."""
+        return f"fold {self.fold.name} seed {self.seed}"
+
+    def progress(self, stage: Stage, rate: float | None = None) -> Path:
+        """Where the progress of a stage, or of one rate of its search, is kept."""
+        number = self.fold.stages.index(stage) + 1
+        return self.place / (
+            f"stage{number}.pt" if rate is None else f"stage{number}_lr{rate:g}.pt"
+        )
+
+    def clear(self) -> None:
+        """Progress is not needed once the fold is written."""
+        for path in self.place.glob("stage*.pt"):
+            path.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass
+class StageOutcome:
+    """What training a stage gave.
+
+    Attributes:
+        fit: steps, best step, dev metrics, history, seconds.
+        lr: the rate; tried: rate to the dev metric that it reached (a diverged one: the worst).
+        tuning: seconds of the search, the winner's own not counted.
+        state: all that the stage's model keeps, for the checkpoint or the next stage.
+    """
+
+    fit: Fit
+    lr: float
+    tried: dict[str, float]
+    tuning: float
+    state: dict[str, Tensor]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What training a fold gave.
+
+    Attributes:
+        tests: per named test the head's outputs (utterances, outputs); dev: of the last stage's.
+        tested: seconds of the tests. peak: bytes of host and device.
+    """
+
+    stages: list[StageOutcome]
+    tests: dict[str, Tensor]
+    dev: Tensor
+    tested: float
+    peak: dict[str, int | None]

@@ -1,0 +1,263 @@
+"""A trained fold is written down: checkpoint, predictions, and every fact about how they came."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emopeft import __version__
+from emopeft.downstream.data.plan import Example, Stage
+from emopeft.downstream.data.recipe import shipped
+from emopeft.downstream.models.build import method_parts, parameter_counts
+from emopeft.downstream.models.checkpoint import write_adapter
+from emopeft.downstream.records.folds import write_fold
+from emopeft.downstream.records.predictions import DEV, Prediction
+from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
+from emopeft.downstream.runs.session import Session, Setup
+from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
+from emopeft.downstream.tasks.base import rows_of
+from emopeft.numerics import peak_memory
+
+
+def write_finished(session: Session, work: Work, outcome: Outcome, share: float) -> None:
+    """Write a fold's folder; its progress is no longer needed.
+
+    Args:
+        share: of what the folds of this call needed once (loading, frozen part).
+    """
+    tables = {
+        name: _table(session, examples, outcome.tests[name])
+        for name, examples in work.fold.tests.items()
+    }
+    last = work.fold.stages[-1]
+    dev = _table(session, last.dev, outcome.dev)
+    # What is written is counted from what is written.
+    outcome.stages[-1].fit.best = session.task.measure(dev)
+    facts = _facts(session, work, outcome.stages, share) | {
+        "status": "finished",
+        "reason": None,
+        "peak_memory_bytes": outcome.peak,
+        "metrics": {name: session.task.measure(table) for name, table in tables.items()},
+    }
+    facts["seconds"] |= {"test": outcome.tested}
+    write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
+    write_fold(
+        work.place,
+        facts,
+        session.plan.rows(work.fold),
+        [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])],
+        _rows(work, DEV, last.dev, dev),
+    )
+    work.clear()
+
+
+def write_failed(session: Session, work: Work, reason: str, share: float) -> None:
+    """Write that a fold failed, and why."""
+    facts = _facts(session, work, [], share) | {
+        "status": "failed",
+        "reason": reason,
+        "peak_memory_bytes": peak_memory(),
+        "metrics": {},
+    }
+    write_fold(work.place, facts, session.plan.rows(work.fold))
+    work.clear()
+
+
+def _table(session: Session, examples: Sequence[Example], outputs: Tensor) -> dict[str, list[Any]]:
+    targets = session.examples.targets[session.indices(tuple(examples))]
+    return session.task.table(outputs, targets)
+
+
+def _rows(
+    work: Work, test: str, examples: Iterable[Example], table: dict[str, list[Any]]
+) -> list[Prediction]:
+    return [
+        Prediction(
+            id=e.key, fold=work.fold.name, seed=work.seed, test=test,
+            speaker=e.utterance.speaker_uid, traits=e.utterance.all_traits(), values=values,
+        )
+        for e, values in zip(examples, rows_of(table), strict=True)
+    ]  # fmt: skip
+
+
+# ---- facts ----------------------------------------------------------------------------------
+
+
+def _facts(
+    session: Session, work: Work, stages: Sequence[StageOutcome], share: float
+) -> dict[str, Any]:
+    """All of `FoldFacts` but what finished and failed folds differ in."""
+    setup = _setup(session, work.fold.stages[-1])
+    head = setup.blueprint.model(session.recipe.seeds[0], setup.adaptation).head
+    recipe, fold = session.recipe, work.fold
+    train = {e.key: e for s in fold.stages for e in s.train}
+    return {
+        "schema": 2,
+        "emopeft": __version__,
+        "run": session.folder.name,
+        "fold": fold.name,
+        "seed": work.seed,
+        "seeds": list(recipe.seeds),
+        "identity": session.identity,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": session.command,
+        "plan": _plan(session),
+        "stages": [
+            stage.head() | {"result": _stage(session, stage, stages[i]) if stages else None}
+            for i, stage in enumerate(fold.stages)
+        ],
+        "task": session.task.describe(),
+        "corpora": _corpora(session),
+        "upstream": _upstream(session),
+        "method": {
+            "spec": setup.adaptation.spec,
+            "asked": recipe.method,
+            "parts": method_parts(setup.adaptation, head),
+        },
+        "head": setup.blueprint.head,
+        "parameters": parameter_counts(setup.adaptation, head),
+        "train": dataclasses.asdict(recipe.train),
+        "numerics": session.numerics.describe(session.accelerator.device)
+        | {"threads": torch.get_num_threads()},
+        "recipe": recipe_facts(session.recipe_file),
+        "device": device_facts(session.accelerator),
+        "packages": package_versions(),
+        "code": code_version(),
+        "seconds": {name: s * share for name, s in session.seconds.items()}
+        | {
+            "tune": sum(s.tuning for s in stages),
+            "train": sum(s.fit.seconds for s in stages),
+            "test": 0.0,
+        },
+        "frozen_seconds": setup.examples.frozen_seconds(),
+        "cache": setup.examples.facts() | {"bytes": setup.examples.stored_bytes()},
+        "hours": sum(session.plan.seconds[e.uid] for e in train.values()) / 3600,
+        "utterances": {
+            "train": sum(len(s.train) for s in fold.stages),
+            "dev": sum(len(s.dev) for s in fold.stages),
+            "tests": {name: len(examples) for name, examples in fold.tests.items()},
+        },
+    }
+
+
+def _setup(session: Session, stage: Stage) -> Setup:
+    return session.setups[stage.method or session.recipe.method]
+
+
+def _stage(session: Session, stage: Stage, outcome: StageOutcome) -> dict[str, Any]:
+    fit = outcome.fit
+    hours = sum(session.plan.seconds[e.uid] for e in stage.train) / 3600
+    epochs = fit.steps * session.recipe.train.batch_size / len(stage.train)
+    return {
+        "steps": fit.steps,
+        "best_step": fit.best_step,
+        "lr": outcome.lr,
+        "tried": outcome.tried,
+        "history": fit.history,
+        "dev": fit.best,
+        "seconds": fit.seconds,
+        "audio_hours": hours * epochs,
+    }
+
+
+def _plan(session: Session) -> dict[str, Any]:
+    plan, protocol = session.plan, session.plan.protocol
+    return {
+        "protocol": protocol.name,
+        "version": protocol.version,
+        "description": protocol.description,
+        "source": protocol.source,
+        "hash": plan.hash,
+        "audio_hash": plan.audio_hash,
+        "folds": {
+            fold.name: {"hash": plan.fold_hash(fold), "audio": plan.fold_audio_hash(fold)}
+            for fold in plan.folds
+        },
+        "tests": list(plan.folds[0].tests),
+        "complete": plan.complete,
+        "missing": list(plan.missing),
+        "dropped": dict(plan.dropped),
+        "overlap": list(protocol.speaker_overlap),
+        "unknown_speakers": protocol.unknown_speakers,
+        "duplicates": [list(group) for group in plan.duplicates],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _corpora(session: Session) -> list[dict[str, Any]]:
+    found = []
+    for corpus in session.data.corpora:
+        own = {e.uid for e in session.plan.examples() if e.utterance.corpus == corpus.name}
+        hours = sum(session.plan.seconds[uid] for uid in own) / 3600
+        found.append(
+            {"name": corpus.name, "title": corpus.title, "licence": corpus.licence,
+             "utterances": len(own), "hours": hours}
+        )  # fmt: skip
+    return found
+
+
+def _upstream(session: Session) -> dict[str, Any]:
+    upstream, keys = session.upstream, session.recipe.upstream
+    return {
+        "name": keys.name,
+        "source": public_source(upstream.source, keys.path),
+        "local": keys.path is not None,
+        "loader": upstream.loader,
+        "revision": upstream.revision,
+        "licence": upstream.licence,
+        "weights": upstream.weights or None,
+        "options": upstream.options,
+        "code": upstream.code,
+        "parameters": upstream.parameter_count,
+        "note": upstream.note,
+    }
+
+
+def public_source(source: str, path: str | None) -> str | None:
+    """Where weights are from, without the folders of this machine."""
+    if path is not None:
+        return f"local:{Path(path).resolve().name}"
+    return source or None
+
+
+def recipe_facts(place: Path | None) -> dict[str, Any]:
+    """A recipe file by its name; one of ours by its folder too: ``lashkarashvili2024/lora``."""
+    if place is None:
+        return {"name": None, "file": None}
+    ours = shipped("").resolve()
+    path = place.resolve()
+    name = path.relative_to(ours).with_suffix("").as_posix() if ours in path.parents else path.stem
+    return {"name": name, "file": path.name}
+
+
+def adapter_config(session: Session, work: Work) -> dict[str, Any]:
+    """What rebuilds the model: adapter.json."""
+    setup = _setup(session, work.fold.stages[-1])
+    upstream, protocol = session.upstream, session.plan.protocol
+    return {
+        "schema": 2,
+        "upstream": {
+            **dataclasses.asdict(session.recipe.upstream),
+            "revision": upstream.revision,
+            "weights": upstream.weights,
+            "loader": upstream.loader,
+            "options": upstream.options,
+        },
+        "method": setup.adaptation.recorded(),
+        "head": setup.blueprint.head,
+        "task": session.task.describe(),
+        "corpora": [{"name": c.name, "licence": c.licence} for c in session.data.corpora],
+        "protocol": {
+            "name": protocol.name, "version": protocol.version, "hash": session.plan.hash
+        },
+        "fold": work.fold.name,
+        "seed": work.seed,
+        "numerics": session.numerics.describe(session.accelerator.device),
+        "stages": work.fold.heads(),
+    }  # fmt: skip

@@ -1,0 +1,185 @@
+"""Losses that are no sum over utterances: the same gradient however a batch is split."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.models.heads import make_head
+from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.training.interruption import Interrupted, asked, deferred, graceful
+from emopeft.downstream.training.trainer import Trainer
+from emopeft.peft_modules.apply import adapt
+from emopeft.upstream.catalogue import load
+from tests.shared import ROOT
+from tests.tasks.toy import Together
+
+COUNT = 12
+
+
+class Held:
+    """What a trainer needs of `Examples`: features in memory, in double precision."""
+
+    def __init__(self, width: int, targets: int):
+        generator = torch.Generator().manual_seed(0)
+        self.frames = [
+            torch.randn(4 + i, width, generator=generator, dtype=torch.float64)
+            for i in range(COUNT)
+        ]
+        self.targets = torch.rand(COUNT, targets, generator=generator, dtype=torch.float64)
+        self.targets /= self.targets.sum(1, keepdim=True) if targets > 1 else 1
+        self.seconds = [float(len(x)) for x in self.frames]
+        self.preloaded = None
+
+    def batch(self, indices: list[int], device: Any) -> Batch:
+        kept = [self.frames[i] for i in indices]
+        states = torch.zeros(len(kept), 0, kept[0].shape[1], dtype=torch.float64)
+        return Batch(states, kept, self.targets[indices])
+
+    def prefetch(self, groups: list[list[int]], device: Any) -> Any:
+        return (self.batch(group, device) for group in groups)
+
+
+def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = None) -> Trainer:
+    """A trainer in double precision whose batches are split by so many seconds."""
+    upstream = load("demo")
+    torch.manual_seed(0)
+    adaptation = adapt(upstream, method, prove=False)
+    for name, parameter in upstream.trainable():  # LoRA's B is zero at init: nothing would show
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    head = make_head("superb", width=upstream.width, states=upstream.num_blocks + 1,
+                     outputs=task.outputs, hidden=16)  # fmt: skip
+    model = AdaptedModel(upstream, head, 0, methods=adaptation.methods).double()
+    examples: Any = Held(upstream.width, len(task.target_names))
+    weights = torch.ones(COUNT) if weights is None else weights
+    keys = TrainKeys(batch_size=COUNT, batch_seconds=seconds)
+    return Trainer(model, examples, task, range(COUNT), range(COUNT), weights, keys, 1e-3, 0,
+                   Accelerator(cpu=True))  # fmt: skip
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    trainer.model.train()
+    trainer.loss_sum += trainer.backward(list(range(COUNT)))
+    found = {n: p.grad for n, p in trainer.plain.named_parameters() if p.requires_grad}
+    assert all(g is not None and g.abs().sum() > 0 for g in found.values())
+    return found  # type: ignore[return-value]
+
+
+TASKS: dict[str, Task] = {"sum": EmotionTask(["a", "b"]), "whole batch": Together()}
+SECONDS = {1: 1e9, 3: 60.0, 8: 22.0}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_gradients_on_one_three_and_eight_groups(task: str) -> None:
+    weights = torch.linspace(0.5, 2, COUNT)
+    whole = trainer_of(TASKS[task], SECONDS[1], weights=weights)
+    wanted = gradients(whole)
+    for count in (3, 8):
+        split = trainer_of(TASKS[task], SECONDS[count], weights=weights)
+        assert len(split._groups(list(range(COUNT)))[0]) == count
+        for name, gradient in gradients(split).items():
+            assert torch.allclose(gradient, wanted[name], rtol=1e-9, atol=1e-14), name
+        assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-12)
+
+
+def test_the_same_dropout_in_both_passes() -> None:
+    """Against a graph that holds all groups at once, with the draws of the second pass."""
+    method = "lora:dropout=0.5"
+    trainer = trainer_of(Together(), SECONDS[3], method)
+    found = gradients(trainer)
+    other = trainer_of(Together(), SECONDS[3], method)
+    other.model.train()
+    groups, _ = other._groups(list(range(COUNT)))
+    other._seed_dropout()
+    outputs = torch.cat([other.model(other.examples.batch(g, "cpu")) for g in groups])
+    order = [i for g in groups for i in g]
+    even = torch.full((COUNT,), 1 / COUNT, dtype=torch.float64)
+    loss = other.task.loss(outputs, other.examples.targets[order], even)
+    loss.backward()
+    assert float(trainer.loss_sum) == pytest.approx(loss.item(), abs=1e-12)
+    for name, parameter in other.plain.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter.grad, found[name], rtol=1e-9, atol=1e-14), name
+    quiet = gradients(trainer_of(Together(), SECONDS[3]))
+    assert any(not torch.allclose(found[n], g, rtol=1e-3) for n, g in quiet.items())  # it dropped
+
+
+TWO = """
+import sys
+sys.path.insert(0, ".")
+import torch
+from tests.training.test_whole_batch import SECONDS, TASKS, gradients, trainer_of
+torch.set_num_threads(1)
+trainer = trainer_of(TASKS[sys.argv[1]], SECONDS[8])
+found = gradients(trainer)
+loss = trainer.accelerator.reduce(trainer.loss_sum, "sum")
+if trainer.accelerator.is_main_process:
+    torch.save({"gradients": found, "loss": loss}, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_gradients_on_two_processes(task: str, tmp_path: Path) -> None:
+    wanted = trainer_of(TASKS[task], SECONDS[1])
+    gradient = gradients(wanted)
+    where = tmp_path / "gradients.pt"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+         "--no-python", sys.executable, "-W", "ignore", "-c", TWO, task, str(where)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(where, weights_only=True)
+    assert found["gradients"].keys() == gradient.keys()
+    for name, wanted_gradient in gradient.items():
+        assert torch.allclose(found["gradients"][name], wanted_gradient, rtol=1e-9, atol=1e-14)
+    assert float(found["loss"]) == pytest.approx(float(wanted.loss_sum), abs=1e-12)
+
+
+def test_a_signal_waits_until_the_state_is_whole() -> None:
+    """REVIEW C6."""
+    import signal
+
+    with pytest.raises(Interrupted) as caught, graceful(), deferred():
+        signal.raise_signal(signal.SIGTERM)
+        stop = asked()
+        assert stop is not None
+        raise stop
+    assert caught.value.signal == signal.SIGTERM
+    assert asked() is None
+    with pytest.raises(Interrupted), graceful():
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Interrupted), graceful(), deferred():  # a second one does not wait
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_weights_of_a_batch_are_shares() -> None:
+    """REVIEW A20: balanced weights divide by their sum, as torch's own weighted loss does."""
+    task = EmotionTask(["a", "b", "c"])
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    targets = torch.nn.functional.one_hot(labels, 3).double()
+    outputs = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    from emopeft.downstream.training.selection import shares, utterance_weights
+
+    balanced = TrainKeys(class_weights="balanced")
+    ones = torch.ones(6, dtype=torch.float64)
+    weights = utterance_weights(task, balanced, targets, ones)
+    per_class = torch.tensor([6 / 9, 6 / 6, 6 / 3], dtype=torch.float64)
+    wanted = torch.nn.functional.cross_entropy(outputs, labels, weight=per_class)
+    assert float(task.loss(outputs, targets, shares(weights))) == pytest.approx(float(wanted))
+    assert json.dumps(shares(ones).tolist()) == json.dumps([1 / 6] * 6)
