@@ -355,7 +355,7 @@ def tried(name: str, folder: Path, files: dict[str, bytes]) -> None:
 
 
 FEW = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,
