@@ -59,6 +59,8 @@ def test_hash_by_hand_and_what_changes_it():
     assert plan_of(protocol_of(), SMALL[::-1]).hash == plan.hash  # not as files are listed
     assert heard(plan).hash == plan.hash
     stage = {"name": "train", "dev": ["b"], "train": ["c"]}
+    one = {"name": "1", "test": ["a"]}
+    more = ({"name": "x"}, {"method": "lora"}, {"freeze": ["head"]}, {"keys": {"lr": 1}})
     relabelled = [*SMALL, utterance("more", "c", "happy")]
     others = [
         plan_of(protocol_of(), relabelled),
@@ -67,10 +69,7 @@ def test_hash_by_hand_and_what_changes_it():
         plan_of(protocol_of(folds=[{"name": "1", "test": ["b"], "dev": ["a"]}]), SMALL),
         plan_of(protocol_of(folds=[{"name": "2", "test": ["a"], "dev": ["b"]}]), SMALL),
         plan_of(protocol_of(corpus="emodb"), SMALL),
-        *(
-            plan_of(protocol_of(folds=[{"name": "1", "test": ["a"], "stages": [stage | more]}]), SMALL)
-            for more in ({"name": "x"}, {"method": "lora"}, {"freeze": ["head"]}, {"keys": {"lr": 1}})
-        ),
+        *(plan_of(protocol_of(folds=[one | {"stages": [stage | m]}]), SMALL) for m in more),
         plan_of(protocol_of(folds=[{"name": "1", "tests": {"x": ["a"]}, "dev": ["b"]}]), SMALL),
     ]  # fmt: skip
     assert len({plan.hash, *(o.hash for o in others)}) == len(others) + 1
