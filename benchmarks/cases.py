@@ -32,6 +32,7 @@ from benchmarks.driving import (
     hubert,
     keys,
     labels_of,
+    noise,
     run,
     save_encoder,
     sides,
@@ -215,8 +216,6 @@ def superb_probes(
     speed of probes does not depend on their values. The seconds are the difference of a training
     of so many steps and one of a tenth of them, so that all that is not training cancels.
     """
-    from benchmarks.driving import noise
-
     grid = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5][:rates]
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
         place = Path(folder)

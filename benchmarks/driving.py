@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,11 +192,17 @@ def run(out: Path, name: str, data: Path, encoder: Path, *arguments: str) -> Run
     if "--protocol" not in arguments:
         flags += ["--protocol", "manifest-split"]
     started, busy = time.perf_counter(), time.process_time()
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         status = main([*flags, *arguments])
     if status:
-        raise RuntimeError(f"{' '.join([*flags, *arguments])} ended with status {status}")
+        reason = " ".join(said.getvalue().strip().splitlines()[-1:])
+        raise RuntimeError(f"{' '.join(arguments)}: status {status}: {reason}")
     return Run(out / name, time.perf_counter() - started, time.process_time() - busy)
 
 
@@ -203,7 +211,9 @@ def keys(**values: Any) -> list[str]:
     flags = []
     for name, value in values.items():
         section, _, key = name.partition("_")
-        flags += ["-o", f"{section}.{key}={json.dumps(value)}"]
+        # As YAML reads it: 1e-05 would be text there.
+        text = yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
+        flags += ["-o", f"{section}.{key}={text}"]
     return flags
 
 

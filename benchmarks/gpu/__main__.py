@@ -96,7 +96,7 @@ def in_process(name: str, setting: Setting) -> dict[str, Any]:
 
 
 def run_parts(names: list[str], setting: Setting) -> list[str]:
-    """Run parts one after the other, keep what they give; returns the names of those that failed."""
+    """Run parts one after the other, keep what they give; returns those that failed."""
     failed = []
     for name in names:
         print(f"== {name}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -30,8 +31,9 @@ def name_of(device: str) -> str:
 
 def available(device: str) -> bool:
     """Whether torch can compute on it."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    return device == "cpu" or (device in there and there[device]())
+    if device == "cuda":
+        return torch.cuda.is_available()
+    return device == "cpu" or torch.backends.mps.is_available()
 
 
 def peak_rate(name: str, precision: str) -> float | None:
@@ -41,9 +43,6 @@ def peak_rate(name: str, precision: str) -> float | None:
 
 def facts(device: str) -> dict[str, Any]:
     """What it was measured on and with."""
-    import peft
-    import transformers
-
     values: dict[str, Any] = {"device": device, "name": name_of(device)}
     if device == "cuda":
         card = torch.cuda.get_device_properties(0)
@@ -53,8 +52,8 @@ def facts(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
+        "transformers": metadata.version("transformers"),
+        "peft": metadata.version("peft"),
     }
 
 

@@ -1,4 +1,4 @@
-"""The main job on real speech: RAVDESS (ten actors, four emotions), Whisper base, one fold."""
+"""The main job on real speech: RAVDESS (eight actors, four emotions), Whisper base, one fold."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def extract(
     import soundfile
     from transformers import HubertModel
 
-    model = HubertModel.from_pretrained(encoder).to(device).eval()
+    model: Any = HubertModel.from_pretrained(encoder)
+    model.to(device).eval()
     for warm in (True, False):  # once on a single batch, then on all
         started = card.now(device)
         for first in range(0, batch if warm else len(paths), batch):

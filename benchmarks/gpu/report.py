@@ -35,8 +35,9 @@ def write_page(out: Path, names: list[str]) -> Path:
             parts += [found["table"], ""]
         if found["status"] != "done":
             parts += [f"**Failed**: {found['why']}", ""]
-        parts += [f"{_where(found['device'])}; {found['seconds']:.0f} s; {found['date']}"
-                  + ("; small form, says nothing about speed" if found["small"] else ""), ""]  # fmt: skip
+        small = "; small form, says nothing about speed" if found["small"] else ""
+        where = _where(found["device"])
+        parts += [f"{where}; {found['seconds']:.0f} s; {found['date']}{small}", ""]
     text = "\n".join(parts) if len(parts) > 2 else "\n".join([*parts, NONE])
     write_text(out / "README.md", text)
     return out / "README.md"
@@ -49,6 +50,5 @@ def _where(facts: dict[str, Any]) -> str:
         words.append(f"driver {facts['driver']}")
     if facts.get("cuda"):
         words.append(f"CUDA {facts['cuda']}")
-    return ", ".join(
-        [*words, *(f"{k} {facts[k]}" for k in ("torch", "transformers", "peft") if k in facts)]
-    )
+    words += [f"{k} {facts[k]}" for k in ("torch", "transformers", "peft") if k in facts]
+    return ", ".join(words)

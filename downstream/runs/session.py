@@ -54,6 +54,7 @@ class Session:
 
     recipe: Recipe
     command: str
+    recipe_file: Path | None
     data: Data
     accelerator: Accelerator
     numerics: Numerics
@@ -92,7 +93,7 @@ class Session:
         return [self.places[e.key] for e in examples]
 
 
-def open_session(recipe: Recipe, command: str) -> Session:
+def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) -> Session:
     """Read, check, load and keep what is frozen. Raises UserError for wrong input."""
     started = time.monotonic()
     data = prepare(recipe)
@@ -131,8 +132,8 @@ def open_session(recipe: Recipe, command: str) -> Session:
     seconds = {"load": loaded - started, "features": time.monotonic() - loaded}
     places = {e.key: i for i, e in enumerate(chosen_examples(recipe, plan))}
     return Session(
-        recipe, command, data, accelerator, numerics, upstream, setups, places, folder, identity,
-        seconds,
+        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder,
+        identity, seconds,
     )  # fmt: skip
 
 
@@ -152,6 +153,7 @@ def examples_of(
         Path(recipe.cache.dir) if recipe.cache.dir else default_root(),
         recipe.cache,
         numerics,
+        recipe.cache.batch_seconds,
     )
 
 

@@ -25,10 +25,13 @@ def test_by_hand():
 
 
 def test_classes_that_are_absent():
+    """REVIEW A19: what macro-F1 averages over does not depend on the predictions."""
     # class 2 is only predicted, class 3 appears nowhere
     found = emotion_metrics([0, 0, 1, 1], [0, 2, 1, 1], 4)
     assert found["uar"] == pytest.approx((1 / 2 + 1) / 2)
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
+    # a wrong guess costs the same, whether its class is in truth or not
+    assert emotion_metrics([0, 0, 0], [0, 0, 1], 3)["macro_f1"] == pytest.approx(4 / 5)
     assert found["confusion"] == [[1, 0, 1, 0], [0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
@@ -43,7 +46,7 @@ def test_equal_to_scikit_learn(seed):
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, prediction))
     assert found["uar"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(truth, prediction))
     assert found["macro_f1"] == pytest.approx(
-        sklearn_metrics.f1_score(truth, prediction, average="macro")
+        sklearn_metrics.f1_score(truth, prediction, average="macro", labels=sorted(set(truth)))
     )
     expected = sklearn_metrics.confusion_matrix(truth, prediction, labels=range(classes))
     assert found["confusion"] == expected.tolist()
@@ -68,6 +71,14 @@ def test_mean_and_sample_deviation():
     assert mean_std([0.25]) == {"mean": 0.25, "std": None, "n": 1}
     with pytest.raises(ValueError):
         mean_std([])
+
+
+def test_a_nan_is_never_left_out_or_turned_into_a_number():
+    """REVIEW A12, C5: what is not known stays unknown; sums beyond a float are no crash."""
+    for values in ([0.5, math.nan], [math.nan], [math.inf, -math.inf], [1.7e308] * 9):
+        found = mean_std(values)
+        assert not math.isfinite(found["mean"]), values
+        assert found["std"] is None or math.isnan(found["std"])
 
 
 def test_starts_without_torch():
