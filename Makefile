@@ -1,5 +1,6 @@
 # make demo: install, synthesise the demo corpus, run LoRA on it, write the leaderboard.
 # make test: install if needed, lint, type-check, run every test.
+# make gpu: all that only a GPU can show, on one card; PART=job for a part of it (docs/gpu.md).
 # make bench: measure against what a user would write (some 15 minutes on an idle machine).
 
 PYTHON ?= python3
@@ -8,7 +9,9 @@ BIN := $(VENV)/bin
 ROOMS := upstream downstream peft_modules recipes leaderboard
 READY := $(VENV)/.installed
 
-.PHONY: demo test bench lint types clean install
+PART ?=
+
+.PHONY: demo test bench gpu lint types clean install
 
 install: $(READY)
 
@@ -25,6 +28,10 @@ test: $(READY) lint types
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# From the checkout, with the packages that are there: nothing is installed or fetched.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(PART)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -27,11 +26,13 @@ from torch import Tensor
 
 from benchmarks.driving import (
     CLASSES,
+    Resident,
     Run,
     cached_in,
     hubert,
     keys,
     labels_of,
+    noise,
     run,
     save_encoder,
     sides,
@@ -215,8 +216,6 @@ def superb_probes(
     speed of probes does not depend on their values. The seconds are the difference of a training
     of so many steps and one of a tenth of them, so that all that is not training cancels.
     """
-    from benchmarks.driving import noise
-
     grid = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5][:rates]
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
         place = Path(folder)
@@ -300,9 +299,9 @@ def main() -> None:
     """Run one case and print its result."""
     warnings.filterwarnings("ignore")
     arguments = json.loads(sys.argv[1])
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), Resident() as memory:
         result = CASES[arguments.pop("case")](**arguments)
-    result["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["peak_bytes"] = memory.bytes
     print(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # no waiting for libraries' threads

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import os
+import resource
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,9 +156,14 @@ class Run:
         """What the frozen part took, whichever command computed it."""
         first = self.folds()[0]
         if "frozen_seconds" in first:
-            return float(first["frozen_seconds"])
+            return float(first["frozen_seconds"] or 0.0)
         record = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
         return float(record["cost"]["seconds"]["features"])  # records of schema 1
+
+    def history(self) -> list[dict[str, Any]]:
+        """Step, loss and dev metrics of every evaluation of the last stage of the first fold."""
+        first = self.folds()[0]
+        return first["stages"][-1]["result"]["history"] if "stages" in first else first["history"]
 
     def trainable(self) -> int:
         """Parameters that train, the head's too."""
@@ -183,11 +192,17 @@ def run(out: Path, name: str, data: Path, encoder: Path, *arguments: str) -> Run
     if "--protocol" not in arguments:
         flags += ["--protocol", "manifest-split"]
     started, busy = time.perf_counter(), time.process_time()
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         status = main([*flags, *arguments])
     if status:
-        raise RuntimeError(f"{' '.join([*flags, *arguments])} ended with status {status}")
+        reason = " ".join(said.getvalue().strip().splitlines()[-1:])
+        raise RuntimeError(f"{' '.join(arguments)}: status {status}: {reason}")
     return Run(out / name, time.perf_counter() - started, time.process_time() - busy)
 
 
@@ -196,7 +211,9 @@ def keys(**values: Any) -> list[str]:
     flags = []
     for name, value in values.items():
         section, _, key = name.partition("_")
-        flags += ["-o", f"{section}.{key}={json.dumps(value)}"]
+        # As YAML reads it: 1e-05 would be text there.
+        text = yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
+        flags += ["-o", f"{section}.{key}={text}"]
     return flags
 
 
@@ -230,3 +247,32 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return "CPU"
+
+
+class Resident:
+    """The highest resident memory while it is entered, looked at often.
+
+    The kernel's own mark will not do: the driven code may reset it.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Resident:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        scale = 1 if sys.platform == "darwin" else 1024
+        self.bytes = max(self.bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+
+    def _watch(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError):
+            while not self._ended.wait(0.02):
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                self.bytes = max(self.bytes, pages * page)

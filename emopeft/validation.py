@@ -38,7 +38,7 @@ def validated(path_or_name: object, model: type[Model], data: Any, way_out: str 
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        found = _sentence(model, first)
+        found = _sentence(model, {**first, "loc": _keys_in(data, first["loc"], first["type"])})
     except RecursionError:
         found = "is nested too deeply"
     except (TypeError, ValueError) as error:  # not JSON
@@ -75,6 +75,22 @@ def _keys(model: type[pydantic.BaseModel], path: Sequence[int | str]) -> list[st
             return []
         model = kind
     return list(model.model_fields)
+
+
+def _keys_in(data: Any, parts: Sequence[int | str], kind: str) -> list[int | str]:
+    """The way to a value as the file has it: without the names of a union's branches."""
+    path: list[int | str] = []
+    for place, part in enumerate(parts, start=1):
+        if isinstance(data, Mapping):
+            known = part in data or (kind == "missing" and place == len(parts))
+            value = data.get(part)
+        else:
+            known = isinstance(data, list | tuple) and isinstance(part, int)
+            value = data[part] if known and part < len(data) else None  # type: ignore
+        if known:
+            path.append(part)
+            data = value
+    return path
 
 
 def _path(parts: Sequence[int | str]) -> str:

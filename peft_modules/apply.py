@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
@@ -22,7 +23,7 @@ from emopeft.peft_modules.tensors import (
     own_tensors,
     put,
 )
-from emopeft.upstream.base import Upstream
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream
 
 
 @dataclasses.dataclass
@@ -141,9 +142,11 @@ class Adaptation:
         unless the tuner itself has changed it. Call it before `freeze`.
 
         Returns:
-            the names in ``state`` that were not taken, for want of a tensor of that name and shape.
+            the names in ``state`` that were not taken: there is no tensor of that name and shape,
+            or it lies below ``start``, where all is kept as the base weights gave it.
         """
         own, left = own_tensors(self.upstream), []
+        runs = _running(self.upstream, self.start)
         for name, tensor in state.items():
             place = name if name in own else moved_by_wrapping(name, own)
             moved_and_changed = place != name and place in self.kept
@@ -151,6 +154,11 @@ class Adaptation:
                 left.append(name)
                 continue
             check_fits("what the earlier stage trained", name, tensor, own[place])
+            if torch.equal(own[place], tensor.to(own[place].device)):
+                continue
+            if not any(place.startswith(module) for module in runs):
+                left.append(name)
+                continue
             put(own[place], tensor)
             if place not in self.kept:
                 self.kept.append(place)
@@ -228,11 +236,26 @@ def adapt(
     return adaptation
 
 
+def _running(upstream: Upstream, start: int) -> tuple[str, ...]:
+    """The beginnings of names of all tensors that a pass from ``start`` on computes with."""
+    if start == upstream.num_blocks:
+        return ()
+    if start == FROM_WAVEFORM:
+        return ("",)
+    parts = upstream.parts()
+    modules = [*parts["finish"], *(parts["embed"] if start < 0 else [])]
+    for i in range(max(start, 0), upstream.num_blocks):
+        modules += upstream.block_modules(i)
+    paths = {id(m): n for n, m in upstream.named_modules()}
+    return tuple(paths[id(m)] + "." for m in modules)
+
+
 def freeze(adaptation: Adaptation, patterns: Sequence[str]) -> list[str]:
     """Stop training some of what trains, for a later stage; its values stay as they are.
 
     What still trains is proven to be live again, so what an earlier stage trained is put in first
-    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead.
+    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead. ``start`` stays
+    where it is: what is kept below it was kept for it.
 
     Args:
         patterns: a method of the sum by its name ("lora"), or a part of parameter names ("lora_A").
@@ -258,7 +281,6 @@ def freeze(adaptation: Adaptation, patterns: Sequence[str]) -> list[str]:
         frozen += [n for n in chosen if n not in frozen]
     for part in adaptation.parts:
         part.sizes = {n: size for n, size in part.sizes.items() if n not in frozen}
-    adaptation.start = adaptation.upstream.first_change()
     prove_live(adaptation.upstream)
     return frozen
 

@@ -47,6 +47,7 @@ class Upstream(nn.Module):
         width: D; num_blocks: L.
         stride: samples between two frames.
         min_samples: the shortest clip that gives a frame.
+        max_samples: what of a longer clip is used; None: all.
         options: all that decides the states beside the weights' names and values (number of heads,
             normalisation of the waveform, window), as JSON values: part of every cache key and of
             a run's identity.
@@ -71,6 +72,7 @@ class Upstream(nn.Module):
     num_blocks: int
     stride: int = 320
     min_samples: int = 400
+    max_samples: int | None = None
     options: dict[str, Any]
     roles: dict[str, str]
     attention: str | None = None

@@ -73,6 +73,11 @@ def load(
     for option in options:
         if option not in entry.options:
             raise unknown(f"option of upstream {name}", option, entry.options)
+    if place is not None and not str(place).isprintable():
+        raise UserError(
+            f"--upstream-path {str(place)!a} has a name that is not UTF-8 or not printable, which "
+            "no record could hold; rename it"
+        )
     if place is not None and not (place.is_dir() or (entry.takes_file and place.is_file())):
         raise UserError(
             f"--upstream-path {place} is not a directory; it must hold config.json and "

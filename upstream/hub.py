@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from emopeft.errors import UserError
-from emopeft.upstream.base import Upstream
+from emopeft.upstream.base import SAMPLE_RATE, Upstream
 from emopeft.upstream.catalogue import SCHEMES, Entry
 from emopeft.upstream.source import (
     CONFIG,
@@ -109,6 +109,7 @@ def load_transformers(
     preprocessor = checked_preprocessor(source.json(PREPROCESSOR), source.where)
     model = _model(family, source, *_config(family, values, source))
     upstream = family.wrap(model, preprocessor, **options)
+    _try(upstream, source)
     upstream.loader = "transformers"
     upstream.source = source.where
     upstream.revision = source.commit
@@ -126,7 +127,7 @@ def _config(family: Family, values: dict[str, Any], source: Source) -> Any:
         config = kind.from_dict(checked)
         config._attn_implementation = family.attention
         # Nothing is allocated on this device: what the configuration describes can be weighed.
-        with quiet(), torch.device("meta"):
+        with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = family.model_class()(config)
     except Exception as error:
         raise UserError(
@@ -150,7 +151,7 @@ def _model(family: Family, source: Source, config: Any, sizes: dict[str, int]) -
     if family.renamed:
         arguments["key_mapping"] = {f"^{prefix}": "" for prefix in family.renamed}
     try:
-        # A tensor that is missing is drawn; the caller's random state is not its business.
+        # Where a tensor is missing, one is drawn: not from the caller's random state.
         with quiet(), torch.random.fork_rng(devices=[]):
             model, report = family.model_class().from_pretrained(
                 None,
@@ -199,6 +200,28 @@ def _model(family: Family, source: Source, config: Any, sizes: dict[str, int]) -
     if family.renamed:
         model._weight_conversions = []
     return model
+
+
+def _try(upstream: Upstream, source: Source) -> None:
+    """Run the front end and a block on the shortest clip: a configuration can still be nonsense.
+
+    Raises UserError where that fails, or where a frame takes more than a second.
+    """
+    problem = "it gives no frame for a clip of one second"
+    if upstream.min_samples <= SAMPLE_RATE and upstream.stride <= SAMPLE_RATE:
+        noise = torch.randn(upstream.min_samples, generator=torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                states = upstream.eval().frontend([0.1 * noise])
+                frames = upstream.run_block(0, states.frames, states.lengths)
+                problem = "" if bool(upstream.finish(frames).isfinite().all()) else "NaN"
+        except Exception as error:  # as many kinds as there are ways to fail
+            problem = reason(error)
+    if problem:
+        raise UserError(
+            f"{CONFIG} of {source.where} describes an encoder that cannot be run ({problem}); "
+            "restore it from its source"
+        )
 
 
 def _from_hub(rest: str) -> Entry:

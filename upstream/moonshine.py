@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emopeft.errors import UserError
 from emopeft.upstream.catalogue import Entry, register
 from emopeft.upstream.hub import FAMILIES, Family, load_transformers
 from emopeft.upstream.states import by_length
@@ -39,6 +40,9 @@ class MoonshineUpstream(TransformersUpstream):
     def __init__(self, model: nn.Module, preprocessor: dict[str, Any] | None = None):
         super().__init__(model)
         config = self.model.config
+        rope = (config.rope_parameters or {}).get("rope_type", "default")
+        if rope != "default":  # others depend on what was computed before
+            raise UserError(f"Moonshine with '{rope}' rotary positions is not supported")
         convolutions = (self.model.conv1, self.model.conv2, self.model.conv3)
         self.kernels = [c.kernel_size[0] for c in convolutions]
         self.strides = [c.stride[0] for c in convolutions]

@@ -40,6 +40,11 @@ class Source:
         self.local = local
         self.commit: str | None = None
         self._asked = revision
+        if not local and os.path.lexists(where):  # transformers would take it for the repository
+            raise UserError(
+                f"there is a local {where} in the working directory, which would be read in place "
+                "of the hub's repository; give it with --upstream-path, or run elsewhere"
+            )
         self._offline = not local and not reachable()
 
     def json(self, name: str, required: bool = False) -> dict[str, Any]:

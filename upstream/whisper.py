@@ -43,6 +43,7 @@ class WhisperUpstream(TransformersUpstream):
         window: "clip" or "30s".
     """
 
+    max_samples: int
     attention = "self_attn"
     norms = ("self_attn_layer_norm", "final_layer_norm")
     mel_filters: Tensor
@@ -66,7 +67,7 @@ class WhisperUpstream(TransformersUpstream):
         self.stride = 2 * HOP
         self.min_samples = FFT // 2 + 1  # the spectrogram mirrors half a window at each end
         self.most_frames = config.max_source_positions
-        self.most_samples = self.most_frames * self.stride
+        self.max_samples = self.most_frames * self.stride
         self.options = numbers(
             config, "model_type encoder_attention_heads activation_function num_mel_bins"
         ) | {"window": window}
@@ -107,7 +108,7 @@ class WhisperUpstream(TransformersUpstream):
     def frames_of(self, samples: int) -> int:
         if self.window == "30s":
             return self.most_frames
-        return (min(samples, self.most_samples) // HOP + 1) // 2
+        return (min(samples, self.max_samples) // HOP + 1) // 2
 
     def log_mel(self, wavs: Tensor) -> Tensor:
         """Waveforms (batch, samples) to log-mel spectrograms (batch, bands, samples // 160).
@@ -122,17 +123,17 @@ class WhisperUpstream(TransformersUpstream):
             return (log + 4.0) / 4.0
 
     def extract(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        cut = [x.to(self.device, torch.float32)[: self.most_samples] for x in wavs]
-        if not self._warned and any(len(x) > self.most_samples for x in wavs):
+        cut = [x.to(self.device, torch.float32)[: self.max_samples] for x in wavs]
+        if not self._warned and any(len(x) > self.max_samples for x in wavs):
             self._warned = True
             logger.warning(
                 "%s takes at most %.0f s: of longer clips only the first %.0f s are used",
                 getattr(self, "name", "Whisper"),
-                self.most_samples / SAMPLE_RATE,
-                self.most_samples / SAMPLE_RATE,
+                self.max_samples / SAMPLE_RATE,
+                self.max_samples / SAMPLE_RATE,
             )
         if self.window == "30s":
-            cut = [F.pad(x, (0, self.most_samples - len(x))) for x in cut]
+            cut = [F.pad(x, (0, self.max_samples - len(x))) for x in cut]
         return by_length(self._extract, cut)
 
     def _extract(self, wavs: Tensor) -> Tensor:

@@ -57,9 +57,14 @@ class Utterance:
         return {name: value for name, value in known.items() if value}
 
 
+def printable(text: str) -> str:
+    """The text with whatever a terminal would obey, or could not show, written out."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def listing(problems: Sequence[str], limit: int = LISTED) -> str:
     """One problem per line, at most ``limit`` of them, and how many more there are."""
-    lines = [f"  {problem}" for problem in problems[:limit]]
+    lines = [f"  {printable(problem)}" for problem in problems[:limit]]
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)

@@ -1,17 +1,19 @@
 """CREMA-D: names like ``AudioWAV/1001_DFA_ANG_XX.wav``: actor, sentence, emotion, intensity.
 
-The actors' sex comes from the publisher's VideoDemographics.csv when it lies in the tree (or is
-named by the option ``demographics``); without it the sex is unknown.
+The actors' sex, age, race and ethnicity come from the publisher's VideoDemographics.csv when
+it lies in the tree (or is named by the option ``demographics``); without it they are unknown.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
 from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 from emopeft.errors import UserError
+from emopeft.files import read_text
 
 EMOTIONS = {
     "ANG": "angry",
@@ -23,6 +25,8 @@ EMOTIONS = {
 }
 NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
 DEMOGRAPHICS = "VideoDemographics.csv"
+TRAITS = ("Age", "Race", "Ethnicity")
+LARGEST_TABLE = 16 << 20  # bytes
 HASHES = "AudioWAV_sha256_size.tsv"
 
 
@@ -34,25 +38,37 @@ def _find(root: Path, name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _sexes(path: Path) -> dict[str, str]:
+def _demographics(path: Path) -> dict[str, dict[str, str]]:
+    """Actor -> sex, and age, race and ethnicity where the table has them."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = {row["ActorID"].strip(): row["Sex"].strip() for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
+        text = read_text(path, LARGEST_TABLE).removeprefix("\ufeff")
+        rows = {
+            row["ActorID"].strip(): {
+                name.lower(): row[name].strip() for name in ("Sex", *TRAITS) if row.get(name)
+            }
+            for row in csv.DictReader(io.StringIO(text, newline=""))
+        }
+        sexes = {actor: row["sex"] for actor, row in rows.items()}
+    except (csv.Error, KeyError, AttributeError) as error:
         raise UserError(
             f"cannot read {path}: it must be CREMA-D's {DEMOGRAPHICS} with the columns ActorID "
             f"and Sex ({type(error).__name__}: {error})"
         ) from error
-    for actor, sex in rows.items():
+    for actor, sex in sexes.items():
         if sex.lower() not in ("male", "female"):
             raise UserError(f"{path}: actor {actor} has the sex '{sex}', not Male or Female")
-    return {actor: sex.lower() for actor, sex in rows.items()}
+    for row in rows.values():
+        for name, value in row.items():
+            row[name] = value.lower()
+            if not value.isprintable() or len(value) > 100:
+                raise UserError(f"{path}: the {name} {value[:60]!r} is no plain text")
+    return rows
 
 
 def read(root: Path, demographics: str | Path | None = None) -> list[Utterance]:
     """The utterances of a CREMA-D tree, sorted by name."""
     table = Path(demographics) if demographics else _find(root, DEMOGRAPHICS)
-    sexes = _sexes(table) if table else {}
+    actors = _demographics(table) if table else {}
 
     def parse(path: Path) -> Utterance | str | None:
         match = NAME.fullmatch(path.stem.upper())
@@ -66,8 +82,9 @@ def read(root: Path, demographics: str | Path | None = None) -> list[Utterance]:
             path=path,
             speaker=actor,
             emotion=EMOTIONS[emotion],
-            sex=sexes.get(actor),
+            sex=actors.get(actor, {}).get("sex"),
             style="acted",
+            traits={k: v for k, v in actors.get(actor, {}).items() if k != "sex"},
         )
 
     return read_names(root, parse)
@@ -89,10 +106,7 @@ def hashes(place: Path) -> dict[str, tuple[str, int]]:
             f"no hash table at {place}: give it as --hashes FILE, or put {HASHES} into the tree"
         )
     result: dict[str, tuple[str, int]] = {}
-    try:
-        lines = table.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the hash table {table} ({error})") from error
+    lines = read_text(table, LARGEST_TABLE).splitlines()
     for number, line in enumerate(lines, start=1):
         match = re.fullmatch(r"([0-9a-f]{64})\t(\d+)\t(\S+)", line.strip())
         if match is None:
@@ -123,6 +137,12 @@ register(
         expected={e: 1087 if e == "neutral" else 1271 for e in EMOTIONS.values()},
         speakers=91,
         hashes=hashes,
-        options={"demographics": f"{DEMOGRAPHICS}, when it is not in the tree (actors' sex)"},
+        # Whole takes under two labels; whose emotion is meant cannot be told.
+        duplicates=(
+            ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"),
+            ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
+            ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
+        ),
+        options={"demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age)"},
     )
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
 from emopeft.errors import unknown
+from emopeft.files import read_bytes
 
 EMOTIONS = {
     "neutral": "neutral",
@@ -28,6 +29,7 @@ SPLITS = ("train", "evaluation", "test")
 LANGUAGES = {"english": range(11, 21), "mandarin": range(1, 11), "all": range(1, 21)}
 MALE = {4, 5, 6, 8, 10, 11, 12, 13, 14, 20}  # the publisher's ReadMe
 NAME = re.compile(r"(\d{4})_(\d{6})")
+LARGEST_TRANSCRIPT = 16 << 20  # bytes
 CLIPS = 350  # per speaker and emotion
 
 
@@ -43,7 +45,7 @@ def transcript_labels(path: Path) -> dict[str, str]:
     The files come in GB2312, UTF-16, UTF-8 and Latin-1: the first that decodes and gives lines
     that start with an id is taken.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, LARGEST_TRANSCRIPT)
     for encoding in ("utf-8-sig", "utf-16", "gb18030", "latin-1"):
         try:
             lines = data.decode(encoding).splitlines()
@@ -89,6 +91,7 @@ def read(root: Path, language: str = "english") -> list[Utterance]:
             sex="male" if int(match[1]) in MALE else "female",
             style="acted",
             split=split,
+            traits={"language": "English" if int(match[1]) > 10 else "Mandarin"},
         )
 
     return read_names(root, parse)

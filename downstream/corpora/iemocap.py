@@ -20,6 +20,7 @@ from pathlib import Path
 
 from emopeft.downstream.corpora.audio import is_audio
 from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.files import read_bytes
 
 EMOTIONS = {
     "neu": "neutral",
@@ -91,7 +92,7 @@ def _session(root: Path, session: str) -> tuple[list[Utterance], list[str]]:
     utterances = []
     for file in files:
         # The label files are ASCII; Latin-1 reads any byte that went astray.
-        lines = file.read_text(encoding="latin-1").splitlines()
+        lines = read_bytes(file).decode("latin-1").splitlines()
         for number, line in enumerate(lines, start=1):
             if not line.startswith("["):
                 continue

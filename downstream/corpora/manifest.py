@@ -17,7 +17,8 @@ column    required value
 ========= ======== ============================================================================
 id        yes      any text, once in the table
 path      yes      a .wav or .flac file; a relative path counts from the table's folder
-speaker   yes      any text: folds keep a speaker on one side
+speaker   yes      any text: folds keep a speaker on one side. Left empty: not known, which only
+                   protocols with ``unknown_speakers`` take
 label     yes      the emotion, any text ("happy"); the same word for the same class
 session   no       any text: the unit of leave-one-session-out
 sex       no       female or male (f and m will do)
@@ -29,7 +30,8 @@ split     no       the side of a split of your own, for example train, dev or te
 ========= ======== ============================================================================
 
 Values may be left empty (or be null) in columns that are not required; columns may stand in any
-order; empty lines are passed over. Every mistake is listed with its line and column.
+order; empty lines are passed over. Every mistake is listed with its line and column. A row of the
+JSON lines is `ManifestRow`, which gives it as a JSON Schema.
 """
 
 from __future__ import annotations
@@ -37,32 +39,122 @@ from __future__ import annotations
 import csv
 import json
 import math
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
 
 from emopeft.downstream.corpora.audio import AUDIO_SUFFIXES, is_audio
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, printable, register
 from emopeft.errors import UserError, unknown
+from emopeft.files import read_text
+from emopeft.validation import Strict
 
-REQUIRED = ("id", "path", "speaker", "label")
-RATINGS = ("valence", "arousal", "dominance")
-COLUMNS = (*REQUIRED, "session", "sex", "style", *RATINGS, "split")
-CHOICES = {
-    "sex": {"female": "female", "f": "female", "male": "male", "m": "male"},
-    "style": {"acted": "acted", "natural": "natural"},
-}
+LARGEST_FILE = 256 << 20  # bytes: over a million rows
+LONGEST = 1000  # characters of a cell
+MOST_PROBLEMS = 1000  # after which a table is not read on
+
+
+def _cell(raw: Any) -> str | None:
+    """A cell as text, None when it is empty; ValueError with a sentence when it is neither.
+
+    Line breaks and other white space within it become spaces: names stand in tables of one line.
+    """
+    text = _text_of(raw)
+    if text is None:
+        return None
+    text = "".join(" " if c.isspace() else c for c in text)
+    if not text.isprintable():  # NUL, ESC, halves of characters
+        raise ValueError(f"{text!r:.60} holds a character that cannot be shown")
+    return text
+
+
+def _text_of(raw: Any) -> str | None:
+    if raw is None or (isinstance(raw, str) and not raw.strip()):
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        raise ValueError(f"{raw!r:.60} is neither text nor a number")
+    text = str(raw).strip()
+    if len(text) > LONGEST:
+        raise ValueError(f"{text[:20]!r}… has {len(text)} characters, more than {LONGEST}")
+    return text
+
+
+def _required(raw: Any) -> str:
+    text = _cell(raw)
+    if text is None:
+        raise ValueError("a value is required")
+    return text
+
+
+def _audio_path(raw: Any) -> str:
+    text = _text_of(raw)
+    if text is None:
+        raise ValueError("a value is required")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError(f"{text!r:.60} holds a character that no file name should have")
+    if not is_audio(Path(text)):
+        raise ValueError(f"'{text}' does not end in {' or '.join(AUDIO_SUFFIXES)}")
+    return text
+
+
+def _number(raw: Any) -> float | None:
+    text = _cell(raw)
+    try:
+        number = None if text is None else float(text)
+    except ValueError:
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"'{text}' is not a number")
+    return number
+
+
+def _choice(*names: str, short: bool = False) -> BeforeValidator:
+    """One of ``names``, in any case, or (``short``) its first letter."""
+    known = {name: name for name in names} | {name[0]: name for name in names if short}
+
+    def check(raw: Any) -> str | None:
+        text = _cell(raw)
+        if text is not None and text.lower() not in known:
+            raise ValueError(f"'{text}' is not {' or '.join(names)}")
+        return None if text is None else known[text.lower()]
+
+    return BeforeValidator(check)
+
+
+Required = Annotated[str, BeforeValidator(_required, json_schema_input_type=str | float)]
+Cell = Annotated[str | None, BeforeValidator(_cell, json_schema_input_type=str | float | None)]
+Rating = Annotated[
+    float | None, BeforeValidator(_number, json_schema_input_type=str | float | None)
+]
+
+
+class ManifestRow(Strict):
+    """One row, as a line of a .jsonl has it."""
+
+    id: Required
+    path: Annotated[str, BeforeValidator(_audio_path)]
+    speaker: Cell = None
+    label: Required
+    session: Cell = None
+    sex: Annotated[str | None, _choice("female", "male", short=True)] = None
+    style: Annotated[str | None, _choice("acted", "natural")] = None
+    valence: Rating = None
+    arousal: Rating = None
+    dominance: Rating = None
+    split: Cell = None
+
+
+REQUIRED = ("id", "path", "speaker", "label")  # in the header
+COLUMNS = tuple(ManifestRow.model_fields)
 
 
 def _text(file: Path) -> list[str]:
     if file.is_dir():
         raise UserError(f"{file} is a folder; --data must name the manifest file itself")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    text = read_text(file, LARGEST_FILE).removeprefix("\ufeff")
     # Not splitlines(): that would also split at characters that may stand in a value.
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
@@ -114,7 +206,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             continue
         try:
             pairs = json.loads(text, object_pairs_hook=lambda pairs: tuple(pairs))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield line, f"not valid JSON ({error})"
             continue
         if not isinstance(pairs, tuple):
@@ -124,31 +216,11 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield line, dict(pairs)
 
 
-def _value(column: str, raw: Any) -> str | float | None:
-    """A cell's value, None when empty; ValueError with a sentence when it cannot be one."""
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
-        if column in REQUIRED:
-            raise ValueError("a value is required")
-        return None
-    if isinstance(raw, bool) or not isinstance(raw, (str, int, float)):
-        raise ValueError(f"{raw!r} is neither text nor a number")
-    text = str(raw).strip()
-    if column in RATINGS:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f"'{text}' is not a number")
-        return number
-    if column in CHOICES:
-        known = CHOICES[column]
-        if text.lower() not in known:
-            raise ValueError(f"'{text}' is not {' or '.join(dict.fromkeys(known.values()))}")
-        return known[text.lower()]
-    if column == "path" and not is_audio(Path(text)):
-        raise ValueError(f"'{text}' does not end in {' or '.join(AUDIO_SUFFIXES)}")
-    return text
+def _problem(error: Any) -> str:
+    """What is wrong with one cell."""
+    if error["type"] == "missing":
+        return f"column {error['loc'][0]}: a value is required"
+    return f"column {error['loc'][0]}: {error['msg'].partition(', ')[2]}"
 
 
 def read(file: Path) -> list[Utterance]:
@@ -166,28 +238,30 @@ def read(file: Path) -> list[Utterance]:
     problems: list[str] = []
     lines: dict[str, int] = {}
     for line, row in rows:
+        if len(problems) >= MOST_PROBLEMS:
+            problems.append(f"line {line}: not read on after so many problems")
+            break
         if isinstance(row, str):
             problems.append(f"line {line}: {row}")
             continue
         values: dict[str, Any] = {}
-        good = True
-        for column in COLUMNS:
-            try:
-                values[column] = _value(column, row.get(column))
-            except ValueError as error:
-                problems.append(f"line {line}, column {column}: {error}")
-                good = False
-        name = values.get("id")
+        try:
+            values = ManifestRow.model_validate(row).model_dump()
+        except ValidationError as error:
+            problems += [f"line {line}, {_problem(one)}" for one in error.errors()]
+        name = str(row.get("id") or "").strip()
         if name in lines:
             problems.append(
-                f"line {line}, column id: '{name}' already stands in line {lines[name]}"
+                f"line {line}, column id: '{printable(name)}' already stands in line {lines[name]}"
             )
-            good = False
-        elif name is not None:
-            lines[name] = line
-        if good:
-            path = file.parent / values.pop("path")
-            utterances.append(Utterance(path=path, emotion=values.pop("label"), **values))
+            continue
+        lines[name] = line
+        if not values:
+            continue
+        path = file.parent / values.pop("path")
+        speaker = values.pop("speaker") or ""
+        emotion = values.pop("label")
+        utterances.append(Utterance(path=path, speaker=speaker, emotion=emotion, **values))
     if problems:
         raise TreeError(file, problems, utterances)
     return utterances

@@ -78,5 +78,6 @@ register(
         expected={e: 96 if e == "neutral" else 192 for e in EMOTIONS.values()},
         speakers=24,
         ids=ids,
+        duplicates=(("03-01-03-01-02-01-07", "03-01-03-01-02-02-07"),),
     )
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.corpora.base import Utterance, printable
 
 LEVELS = ("error", "warning", "information")
 SHOWN = 10  # items written out per finding; the JSON file has all
@@ -60,7 +60,7 @@ class Report:
         """Note how much there is."""
         self.found = Counter(u.emotion or "(none)" for u in utterances)
         self.utterances = len(utterances)
-        self.speakers = len({u.speaker for u in utterances})
+        self.speakers = len({u.speaker for u in utterances if u.speaker})
         self.hours = sum(seconds.values()) / 3600
 
     def of(self, level: str) -> list[Finding]:
@@ -116,7 +116,7 @@ class Report:
 
 
 def _shown(items: Sequence[str]) -> str:
-    lines = [*items[:SHOWN]]
+    lines = [printable(item) for item in items[:SHOWN]]
     if len(items) > SHOWN:
         lines.append(f"... and {len(items) - SHOWN} more (--json FILE lists all)")
     return "\n".join(lines)

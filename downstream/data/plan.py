@@ -280,7 +280,7 @@ class Plan:
             missing=found.missing,
             dropped=found.dropped,
             complete=not found.gaps,
-            warnings=tuple(_warnings(folds, task)),
+            warnings=tuple(_warnings(protocol, folds, task)),
             duplicates=tuple(
                 tuple(f"{corpus}/{name}" for name in group)
                 for corpus in protocol.corpora
@@ -322,8 +322,11 @@ def class_of(task: Task, example: Example) -> str | None:
     return classes[max(range(len(classes)), key=target.__getitem__)]
 
 
-def _warnings(folds: Sequence[Fold], task: Task) -> Iterator[str]:
-    """What spoils dev or test numbers without being an error: too few classes or speakers."""
+def _warnings(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[str]:
+    """What spoils dev or test numbers without being an error: too few classes or speakers.
+
+    Where a protocol's own lists name speakers, one of them in a part is what was asked for.
+    """
     classes = classes_of(task) or ()
     few: dict[str, list[str]] = {}
     strangers: set[str] = set()
@@ -334,7 +337,7 @@ def _warnings(folds: Sequence[Fold], task: Task) -> Iterator[str]:
             if part == "train":
                 continue
             where = part if name in ("train", "test") else f"{part} '{name}'"
-            if len(speakers) < 2 and "" not in speakers:
+            if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
                 few.setdefault(where, []).append(fold.name)
             present = {class_of(task, e) for e in examples}
             if lacking := [c for c in classes if c not in present]:

@@ -1,92 +1,173 @@
-"""From a recipe to resolved folds: which corpus, where it lies, which utterances on which side."""
+"""From a recipe to a plan: which corpora, where they lie, which utterances on which side."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utterance
+from emopeft.downstream.corpora.check import scan
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.protocols.protocol import Fold, Resolved, load_protocol
+from emopeft.downstream.protocols.protocol import Protocol, load_protocol
+from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
+from emopeft.files import default_root
 
 DEFAULT_CORPUS = "iemocap"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Data:
-    """A corpus under a protocol, with the folds that are to be run."""
+    """Corpora, where they lie (in their order), and what is done with them."""
 
-    corpus: Corpus
-    root: Path
-    resolved: Resolved
-    folds: list[Fold]
-
-    def utterances(self) -> list[Utterance]:
-        """All utterances of the chosen folds, each once, in a fixed order."""
-        found = {u.id: u for f in self.folds for u in (*f.train, *f.dev, *f.test)}
-        return [found[name] for name in sorted(found)]
+    corpora: list[Corpus]
+    roots: list[Path]
+    plan: Plan
 
 
-def choose_corpus(recipe: Recipe) -> Corpus:
-    """The recipe's corpus; unset: the only one whose place the environment holds, else IEMOCAP."""
+def choose_corpora(recipe: Recipe) -> list[Corpus]:
+    """The recipe's corpora; unset: the only one whose place the environment holds, else IEMOCAP."""
     if recipe.corpus.name is not None:
-        return CORPORA[recipe.corpus.name]
+        names = [name.strip() for name in recipe.corpus.name.split("+")]
+        if len(set(names)) < len(names):
+            raise UserError(f"corpus.name = {recipe.corpus.name} names a corpus twice")
+        return [CORPORA[name] for name in names]
     placed = [c for _, c in CORPORA.items() if os.environ.get(c.environment)]
     if recipe.corpus.data is None and len(placed) == 1:
-        return placed[0]
-    return CORPORA[DEFAULT_CORPUS]
+        return placed
+    return [CORPORA[DEFAULT_CORPUS]]
 
 
-def place_of(corpus: Corpus, recipe: Recipe) -> Path:
-    """Where the corpus lies: the recipe's place, else its environment variable."""
-    place = recipe.corpus.data or os.environ.get(corpus.environment)
-    if not place:
+def protocol_name(recipe: Recipe) -> str:
+    """The recipe's protocol, else the corpus' own; several corpora have none of their own."""
+    if recipe.protocol is not None:
+        return recipe.protocol
+    corpora = choose_corpora(recipe)
+    if len(corpora) > 1:
         raise UserError(
-            f"where {corpus.title} lies is not known: give --corpus {corpus.name} --data DIR, or "
-            f"set {corpus.environment}; --data must name {corpus.folder}"
+            f"corpora {recipe.corpus.name} have no protocol in common; give one with --protocol "
+            "FILE.json, whose key 'corpora' names them"
+        )
+    return corpora[0].protocol
+
+
+def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
+    """Where a corpus lies: the recipe's place, else its environment variable.
+
+    Args:
+        several: whether it is one of several; one folder in the recipe then holds a folder, or
+            link, for each, called as the corpus is.
+    """
+    place = recipe.corpus.data
+    if isinstance(place, Mapping):
+        place = place.get(corpus.name)
+    elif several and place:
+        place = str(Path(place) / corpus.name)
+    place = place or os.environ.get(corpus.environment)
+    if not place:
+        how = (
+            f"-o 'corpus.data={{{corpus.name}: DIR}}'"
+            if several
+            else f"--corpus {corpus.name} --data DIR"
+        )
+        raise UserError(
+            f"where {corpus.title} lies is not known: give {how}, or set {corpus.environment}; "
+            f"{'DIR' if several else '--data'} must name {corpus.folder}"
         )
     return Path(place).expanduser()
 
 
 def prepare(recipe: Recipe) -> Data:
-    """Read the corpus, resolve the protocol, audit it for leaks, and choose the folds.
+    """Read the corpora and all their audio, make the plan, and audit it for leaks.
 
     Raises:
-        UserError: whatever is wrong with corpus, protocol or fold names, all problems at once.
+        UserError: whatever is wrong with corpora, audio, protocol or fold names, all problems at
+            once.
     """
-    corpus = choose_corpus(recipe)
-    for name in recipe.corpus.options:
-        if name not in corpus.options:
-            raise unknown(f"option of corpus {corpus.name}", str(name), corpus.options)
-    protocol = load_protocol(recipe.protocol or corpus.protocol)
-    if protocol.corpus not in (corpus.name, "manifest") or (
-        protocol.corpus == "manifest" and corpus.name != "manifest"
-    ):
+    corpora = choose_corpora(recipe)
+    protocol = load_protocol(protocol_name(recipe))
+    corpora = _in_order(corpora, protocol)
+    if recipe.task not in protocol.tasks:
         raise UserError(
-            f"protocol {protocol.name} is for corpus {protocol.corpus}, not {corpus.name}; leave "
-            f"--protocol out for {corpus.protocol}, or see --list protocols"
+            f"protocol {protocol.name} is for -d {' or '.join(protocol.tasks)}, not "
+            f"{recipe.task}; choose another protocol (see --list protocols), or name the task in "
+            "the key 'task' of a protocol file of your own"
         )
-    root = place_of(corpus, recipe)
+    task_class = TASKS[recipe.task]
+    options = _options(recipe, corpora)
+    roots = [place_of(corpus, recipe, len(corpora) > 1) for corpus in corpora]
+    if isinstance(recipe.corpus.data, Mapping):
+        for name in recipe.corpus.data:
+            if name not in (c.name for c in corpora):
+                raise unknown("corpus in corpus.data", name, (c.name for c in corpora))
+    utterances: list[Utterance] = []
+    for corpus, root in zip(corpora, roots, strict=True):
+        utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
+    plan = Plan.of(
+        protocol,
+        task_class.of(protocol, utterances),
+        utterances,
+        allow_incomplete=recipe.corpus.allow_incomplete,
+    )
+    plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
+    scanned = scan(
+        list({e.uid: e.utterance for e in plan.examples()}.values()), store=_store(recipe)
+    )
+    scanned.raise_if_broken()
+    plan = plan.with_audio(scanned.audio, scanned.seconds)
+    plan.check_leaks()
+    return Data(corpora, roots, plan)
+
+
+def _store(recipe: Recipe) -> Path:
+    """Where it is kept what reading the audio gave: in the cache."""
+    return Path(recipe.cache.dir).expanduser() if recipe.cache.dir else default_root()
+
+
+def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
+    """The corpora as the protocol orders them; UserError where they are not the same."""
+    by_name = {corpus.name: corpus for corpus in corpora}
+    if set(by_name) != set(protocol.corpora):
+        names = "+".join(by_name)
+        what = "corpora" if len(protocol.corpora) > 1 else "corpus"
+        way_out = (
+            f"leave --protocol out for {corpora[0].protocol}, or see --list protocols"
+            if len(by_name) == 1 and not protocol.prefixed
+            else f"give --corpus {protocol.corpus}"
+        )
+        raise UserError(
+            f"protocol {protocol.name} is for {what} {protocol.corpus}, not {names}; {way_out}"
+        )
+    return [by_name[name] for name in protocol.corpora]
+
+
+def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
+    """Per corpus, what its reader takes; of several corpora ``{name: {option: value}}``."""
+    given: Mapping[str, Any] = recipe.corpus.options
+    if len(corpora) == 1:
+        given = {corpora[0].name: given}
+    known = {corpus.name: corpus for corpus in corpora}
+    for name, options in given.items():
+        if name not in known:
+            raise unknown("corpus in corpus.options", str(name), known)
+        if not isinstance(options, Mapping):
+            raise UserError(f"corpus.options.{name} must be options of that corpus, as key: value")
+        for option in options:
+            if option not in known[name].options:
+                raise unknown(f"option of corpus {name}", str(option), known[name].options)
+    return {name: dict(given.get(name, {})) for name in known}
+
+
+def _load(
+    corpus: Corpus, root: Path, options: Mapping[str, Any], allow_incomplete: bool
+) -> list[Utterance]:
     try:
-        utterances = corpus.load(root, **recipe.corpus.options)
+        return corpus.load(root, **options)
     except TreeError as error:
-        if not recipe.corpus.allow_incomplete or not error.utterances:
+        if not allow_incomplete or not error.utterances:
             raise
-        utterances = error.utterances
-    resolved = protocol.resolve(utterances, allow_incomplete=recipe.corpus.allow_incomplete)
-    resolved.check_leaks()
-    return Data(corpus, root, resolved, choose_folds(resolved, recipe.folds))
-
-
-def choose_folds(resolved: Resolved, text: str) -> list[Fold]:
-    """``all`` or names such as ``1,3``."""
-    by_name = {f.name: f for f in resolved.folds}
-    if text == "all":
-        return list(by_name.values())
-    names = list(dict.fromkeys(x.strip() for x in str(text).split(",")))
-    for name in names:
-        if name not in by_name:
-            raise unknown("fold", name, by_name)
-    return [by_name[name] for name in names]
+        return error.utterances

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +15,42 @@ from torch import Tensor
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.data.recipe import CacheKeys
-from emopeft.downstream.feature_cache.frozen import (
-    Live,
-    cache_key,
-    continued_item,
-    empty_states,
-    frozen_item,
-    part_digests,
+from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.extracting import (
+    Extraction,
+    batches_on,
+    device_of,
 )
-from emopeft.downstream.feature_cache.store import FeatureCache, Item
-from emopeft.downstream.models.model import Batch
+from emopeft.downstream.feature_cache.frozen import cache_key, empty_states, part_digests
+from emopeft.downstream.feature_cache.live import Live
+from emopeft.downstream.feature_cache.measuring import batching_difference, rounding_difference
+from emopeft.downstream.feature_cache.store import FeatureCache
 from emopeft.errors import UserError
+from emopeft.numerics import Numerics
 from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
 
 logger = logging.getLogger(__name__)
 
-DRIFT_CLIPS = 4  # on which the effect of a rounded cache is measured
+SAMPLE_CLIPS = 4  # on which the effects of a rounded cache and of batches are measured
 
 
 @dataclasses.dataclass
 class Examples:
-    """Utterances, in a fixed order, with their labels, durations and frozen parts.
+    """Utterances, in a fixed order, with their targets, durations and frozen parts.
 
     Either ``cache`` holds the frozen parts, or ``live`` makes them in every step.
     """
 
     utterances: Sequence[Utterance]
-    labels: Tensor  # (N,) class indices
+    targets: Tensor  # (N, targets)
     seconds: list[float]
-    audio: list[str]  # SHA-256 of each file
+    audio: list[str]  # a digest of each one's audio
     cache: FeatureCache | None = None
     preloaded: Tensor | None = None  # (N, states, width) when nothing but means is kept
     live: Live | None = None
     empty: tuple[Upstream, bool] | None = None  # where no states lie below the start
     drift: dict[str, float] | None = None  # of a cache in a shorter format
+    batched: dict[str, float] | None = None  # where clips were computed in batches
     off: str | None = None  # why nothing is kept
 
     @classmethod
@@ -57,74 +60,159 @@ class Examples:
         start: int,
         pooled: bool,
         utterances: Sequence[Utterance],
-        labels: Sequence[int],
+        targets: Tensor,
         seconds: Sequence[float],
         audio: Sequence[str],
         root: Path,
         keys: CacheKeys,
+        numerics: Numerics | None = None,
+        batch_seconds: float | None = None,
     ) -> Examples:
         """Compute and store what is frozen of each utterance.
+
+        Args:
+            targets: (N, targets). seconds, audio: duration, and a digest of the audio, of each.
+            root: the folder of all caches.
+            numerics: how the frozen part is computed.
+            batch_seconds: seconds of audio that go through the upstream at once; 0: one clip;
+                None: as suits the device.
 
         Raises:
             UserError: a clip is too short for the upstream (all of them are named), or the cache
                 would outgrow its limit.
         """
         check_lengths(upstream, utterances, seconds)
-        examples = cls(utterances, torch.tensor(labels), list(seconds), list(audio))
+        numerics = numerics or Numerics()
+        examples = cls(utterances, targets, list(seconds), list(audio))
         if not keys.enabled:
             examples.off = "cache.enabled=false"
-            examples.live = Live(upstream, start, pooled, [u.path for u in utterances])
+            paths = [u.path for u in utterances]
+            examples.live = Live(upstream, start, pooled, paths, numerics)
             logger.warning(
                 "nothing is kept of the frozen part (%s): it is computed in every step",
                 examples.off,
             )
             return examples
+        device = device_of(upstream)
         parts = [] if start == FROM_WAVEFORM else part_digests(upstream)
         limit = None if keys.limit is None else keys.limit * 1e9
         what = "waveforms" if start == FROM_WAVEFORM else upstream.name
 
-        def cache_at(at: int) -> FeatureCache:
-            key = cache_key(upstream, at, pooled, parts)
-            return FeatureCache(root, key, keys.dtype, limit, what)
+        def key_at(at: int) -> dict[str, Any]:
+            return cache_key(upstream, at, pooled, parts, numerics.describe_frozen(device))
 
-        cache = examples.cache = cache_at(start)
-        paths = {a: u.path for a, u in zip(audio, utterances, strict=True)}
+        cache = examples.cache = FeatureCache(root, key_at(start), keys.dtype, limit, what)
+        files = {a: u.path for a, u in zip(audio, utterances, strict=True)}
         has_none = start <= 0 and start != upstream.num_blocks
         if has_none:
             examples.empty = (upstream, pooled)
-        if cache.missing(audio):
-            lower = _lower(upstream, start, pooled, parts, root, keys) if not has_none else None
-            names = {path: name for name, path in paths.items()}
-            compute = _computer(upstream, start, pooled, has_none, names, lower)
-            title = what if start == FROM_WAVEFORM else f"frozen part of {what}"
-            cache.fill(paths, compute, title)
-        else:
-            cache.fill(paths, _computer(upstream, start, pooled, has_none, {}, None))
-        if keys.dtype != "fp32":
-            examples.drift = examples._drift(upstream, start, pooled)
+        compute = Extraction(
+            upstream, start, pooled, files, dict(zip(audio, seconds, strict=True)),
+            has_none, None, numerics, batches_on(device, batch_seconds),
+        )  # fmt: skip
+        if not has_none and keys.dtype == "fp32" and upstream.has_blocks and cache.missing(audio):
+            # The highest start below for which there is an exact cache.
+            for at in range(start - 1, FROM_FEATURES - 1, -1):
+                if FeatureCache.exists(root, key_at(at)):
+                    compute.lower = (at, FeatureCache(root, key_at(at)))
+                    break
+        cache.fill(files, compute, what if start == FROM_WAVEFORM else f"frozen part of {what}")
+        compute.lower = None  # no longer in use
+        examples._measure(upstream, start, pooled, numerics, rounded=keys.dtype != "fp32")
         if pooled and start == upstream.num_blocks:
-            examples.preloaded = torch.stack([cache.get(a)[0] for a in audio])
+            examples.preloaded = examples._preload()
         return examples
 
     def __len__(self) -> int:
         return len(self.utterances)
 
+    def _preload(self) -> Tensor:
+        """All means (N, states, width), read one shard after the other into their place."""
+        assert self.cache is not None
+        where: dict[str, list[int]] = {}
+        for i, audio in enumerate(self.audio):
+            where.setdefault(audio, []).append(i)
+        result = torch.empty(0)
+        for audio, (states, _) in self.cache.by_shard(self.audio):
+            if not len(result):
+                result = torch.empty(len(self.audio), *states.shape)
+            result[where[audio]] = states
+        return result
+
+    # ---- batches ----------------------------------------------------------------------------
+
     def batch(self, indices: Sequence[int], device: torch.device | str) -> Batch:
         """The inputs of some utterances, on a device."""
-        labels = self.labels[list(indices)].to(device)
+        return self._inputs(self._read(indices).to(torch.device(device)))
+
+    def prefetch(
+        self, groups: Iterable[Sequence[int]], device: torch.device | str
+    ) -> Iterator[Batch]:
+        """The batch of each group; while one is used, a thread reads and copies the next.
+
+        What the upstream itself has to compute is computed here, not in the thread, under whatever
+        holds here (autocast, inference mode).
+        """
+        device = torch.device(device)
+        todo = iter(groups)
+        group, following = next(todo, None), next(todo, None)
+        if group is None:
+            return
+        if following is None or self.preloaded is not None:
+            rest = [] if following is None else [following, *todo]
+            for one in (group, *rest):
+                yield self.batch(one, device)
+            return
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        try:
+            jobs: list[Future[Batch]] = [
+                pool.submit(self._fetch, one, device, stream) for one in (group, following)
+            ]
+            while jobs:
+                batch = jobs.pop(0).result()
+                if stream is not None:
+                    _arrive(batch, stream)
+                group = next(todo, None)
+                if group is not None:
+                    jobs.append(pool.submit(self._fetch, group, device, stream))
+                yield self._inputs(batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _fetch(
+        self, indices: Sequence[int], device: torch.device, stream: torch.cuda.Stream | None
+    ) -> Batch:
+        if stream is None:
+            return self._read(indices).to(device)
+        with torch.cuda.stream(stream):
+            batch = self._read(indices).to(device)
+        stream.synchronize()  # of this thread only; whoever trains goes on meanwhile
+        return batch
+
+    def _read(self, indices: Sequence[int]) -> Batch:
+        """What is known of some utterances, on the CPU."""
+        targets = self.targets[list(indices)]
         if self.preloaded is not None:
-            return Batch(self.preloaded[list(indices)].to(device), [], labels)
+            return Batch(self.preloaded[list(indices)], [], targets)
         if self.live is not None:
-            return self.live.batch(indices, labels, device)
+            return self.live.waveforms(indices, targets)
         assert self.cache is not None
         items = [self.cache.get(self.audio[i]) for i in indices]
-        kept = [k.to(device) for _, k in items if k is not None]
+        kept = [k for _, k in items if k is not None]
         if self.empty is not None:
-            return Batch(empty_states(*self.empty, len(items), device), kept, labels)
-        states = [s.to(device) for s, _ in items]
-        if states[0].dim() == 2:
-            return Batch(torch.stack(states), kept, labels)
-        return Batch(states, kept, labels)
+            return Batch([], kept, targets)
+        states = [s for s, _ in items]
+        return Batch(torch.stack(states) if states[0].dim() == 2 else states, kept, targets)
+
+    def _inputs(self, batch: Batch) -> Batch:
+        """What a model takes, of what was read and lies on the device."""
+        if self.live is not None:
+            return self.live.inputs(batch)
+        if self.empty is not None:
+            count, device = len(batch.targets), batch.targets.device
+            batch.states = empty_states(*self.empty, count, device)
+        return batch
 
     # ---- for the record ---------------------------------------------------------------------
 
@@ -141,26 +229,40 @@ class Examples:
         if self.cache is None:
             return {"enabled": False, "why": self.off}
         facts: dict[str, Any] = {"enabled": True, "id": self.cache.folder.name}
-        return facts | ({} if self.drift is None else {"drift": self.drift})
+        facts |= {} if self.drift is None else {"drift": self.drift}
+        return facts | ({} if self.batched is None else {"batched": self.batched})
 
-    def _drift(self, upstream: Upstream, start: int, pooled: bool) -> dict[str, float]:
-        """Rounding of the stored numbers, and what it does to the time means of all states."""
+    def _measure(
+        self, upstream: Upstream, start: int, pooled: bool, numerics: Numerics, rounded: bool
+    ) -> None:
+        """What rounding and batches did, on a few clips."""
         assert self.cache is not None
-        drift = {f"stored_{k}": v for k, v in self.cache.drift(self.audio).items()}
-        device = next((p.device for p in upstream.parameters()), torch.device("cpu"))
-        if not pooled or start == upstream.num_blocks:
-            return drift
-        wrong = right = 0.0
-        chosen = range(0, len(self), max(1, len(self) // DRIFT_CLIPS))[:DRIFT_CLIPS]
-        for i in chosen:
-            wav = torch.from_numpy(decode(self.utterances[i].path, SAMPLE_RATE)).to(device)
-            with torch.no_grad():
-                exact = upstream.forward_from(FROM_WAVEFORM, [wav]).means()[:, max(start, 0) :]
-                batch = self.batch([i], device)
-                rounded = upstream.forward_from(start, batch.kept).means()
-            wrong += float((exact - rounded).square().sum())
-            right += float(exact.square().sum())
-        return drift | {"state_means": (wrong / right) ** 0.5}
+        device = device_of(upstream)
+        chosen = range(0, len(self), max(1, len(self) // SAMPLE_CLIPS))[:SAMPLE_CLIPS]
+        seconds = self.cache.batch_seconds(self.audio)
+        if rounded:
+            self.drift = {f"stored_{k}": v for k, v in self.cache.drift(self.audio).items()}
+        if not (seconds or (rounded and pooled and start != upstream.num_blocks)):
+            return
+        wavs = [
+            torch.from_numpy(decode(self.utterances[i].path, SAMPLE_RATE)).to(device)
+            for i in chosen
+        ]
+        if seconds:
+            difference = batching_difference(upstream, start, pooled, wavs, numerics)
+            self.batched = {"seconds": seconds, "difference": difference}
+        if self.drift is not None and pooled and start != upstream.num_blocks:
+            kept = [self.batch([i], device).kept[0] for i in chosen]
+            difference = rounding_difference(upstream, start, wavs, kept, numerics)
+            self.drift["state_means"] = difference
+
+
+def _arrive(batch: Batch, stream: torch.cuda.Stream) -> None:
+    """Tell the allocator that tensors made on one stream are now used on another."""
+    current = torch.cuda.current_stream(batch.targets.device)
+    current.wait_stream(stream)
+    for tensor in batch.tensors():
+        tensor.record_stream(current)
 
 
 def check_lengths(
@@ -178,49 +280,3 @@ def check_lengths(
             f"({upstream.min_samples / SAMPLE_RATE * 1000:.0f} ms) that {upstream.name} "
             f"needs; remove them: {', '.join(short[:5])}"
         )
-
-
-def _computer(
-    upstream: Upstream,
-    start: int,
-    pooled: bool,
-    without_states: bool,
-    names: dict[Path, str],
-    lower: tuple[int, FeatureCache] | None,
-) -> Callable[[Path], Item]:
-    """What makes the item of a file: from a lower cache where that has it, else from the audio."""
-    device = next((p.device for p in upstream.parameters()), torch.device("cpu"))
-
-    def compute(path: Path) -> Item:
-        name = names.get(path, "")
-        if lower is not None and not lower[1].missing([name]):
-            item = continued_item(upstream, lower[0], lower[1].get(name), start, pooled, device)
-        else:
-            wav = torch.from_numpy(decode(path, SAMPLE_RATE)).to(device)
-            item = frozen_item(upstream, start, pooled, wav)
-        if not all(bool(t.isfinite().all()) for t in item if t is not None):
-            raise UserError(
-                f"{upstream.name} gives NaN or infinity for {path}; check the clip, and the "
-                "weights with another clip"
-            )
-        return (torch.zeros(0), item[1]) if without_states else item
-
-    return compute
-
-
-def _lower(
-    upstream: Upstream,
-    start: int,
-    pooled: bool,
-    parts: Sequence[str],
-    root: Path,
-    keys: CacheKeys,
-) -> tuple[int, FeatureCache] | None:
-    """The highest start below for which there is an exact cache, and that cache."""
-    if keys.dtype != "fp32" or not upstream.has_blocks:
-        return None
-    for at in range(start - 1, FROM_FEATURES - 1, -1):
-        key = cache_key(upstream, at, pooled, parts)
-        if FeatureCache.exists(root, key):
-            return at, FeatureCache(root, key)
-    return None

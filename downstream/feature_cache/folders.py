@@ -1,37 +1,31 @@
 """The folders of all caches under a root: which there are, which are used, making room, cleaning.
 
-A process that uses a cache leaves a marker in its folder; a marker whose process is gone counts
-for nothing. So nothing that a run reads is ever deleted under it.
+Who uses a cache holds its key file (`emopeft.locks`), which needs no more than reading it and ends
+with the process. So nothing that a run reads is ever deleted under it, whoever asks.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
+import secrets
 import shutil
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from tabulate import tabulate
 
+from emopeft.downstream.feature_cache.shards import Damaged, Shard
 from emopeft.errors import UserError
-from emopeft.files import read_json
+from emopeft.files import is_held, orphans, read_json, remove_all
+from emopeft.locks import unused
 
-DAY = 86400.0
-_marked: set[Path] = set()
-
-
-def default_root() -> Path:
-    """$EMOPEFT_CACHE, else ~/.cache/emopeft."""
-    return Path(os.environ.get("EMOPEFT_CACHE") or Path.home() / ".cache" / "emopeft")
+KEY = "key.json"  # what a cache is of; its time is that of the last use
+YOUNG = 3600.0  # a folder that has no key file yet may be in the making
 
 
 @dataclasses.dataclass
@@ -45,81 +39,70 @@ class Folder:
     busy: bool  # whether a living process uses it
 
 
-def in_use(folder: Path) -> None:
-    """Mark a cache as used by this process, until it ends."""
-    marker = folder / f".used.{socket.gethostname()}.{os.getpid()}"
-    if marker not in _marked:
-        _marked.add(marker)
-        atexit.register(_unmark_own, marker, os.getpid())
-    marker.touch()
-
-
-def _unmark_own(marker: Path, process: int) -> None:
-    if os.getpid() == process:  # a forked child leaves its parent's markers alone
-        _unmark(marker)
-
-
-def _unmark(marker: Path) -> None:
-    with contextlib.suppress(OSError):
-        marker.unlink(missing_ok=True)
-
-
-def is_busy(folder: Path) -> bool:
-    """Whether a living process uses a cache; on another machine: was started in the last day."""
-    for marker in folder.glob(".used.*"):
-        host, _, process = marker.name.removeprefix(".used.").rpartition(".")
-        if host == socket.gethostname():
-            if process.isdigit() and _alive(int(process)):
-                return True
-            _unmark(marker)
-        else:
-            with contextlib.suppress(OSError):
-                if time.time() - marker.stat().st_mtime < DAY:
-                    return True
-    return False
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def size_of(folder: Path) -> int:
-    """Bytes of a cache's shards."""
+    """Bytes of all that lies in a cache's folder, the leftovers of killed processes included."""
     total = 0
-    for path in folder.glob("*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
 def folders(root: Path) -> list[Folder]:
     """All caches under a root, the least recently used first."""
     found = []
-    for path in sorted((root / "features").glob("*/key.json")):
-        try:
-            key, used = read_json(path), path.stat().st_mtime
-        except (UserError, OSError):
-            key, used = {}, 0.0  # unreadable: the first to go
-        key = key if isinstance(key, dict) else {}
-        folder = path.parent
-        found.append(Folder(folder, key, size_of(folder), used, is_busy(folder)))
+    with contextlib.suppress(OSError):
+        found = [_folder(p) for p in sorted((root / "features").iterdir()) if _is_cache(p)]
     return sorted(found, key=lambda f: f.used)
 
 
-def remove(folder: Folder) -> None:
-    """Delete a cache. Raises UserError when the file system refuses."""
+def _is_cache(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _folder(path: Path) -> Folder:
+    key: Any = {}
+    used, busy = 0.0, False
+    with contextlib.suppress(OSError):
+        used = path.stat().st_mtime
     try:
-        shutil.rmtree(folder.path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise UserError(f"cannot delete the cache {folder.path}: {error.strerror}") from error
+        used = (path / KEY).stat().st_mtime
+        key = read_json(path / KEY)
+    except FileNotFoundError:  # being made just now, or whoever made it was killed
+        busy = time.time() - used < YOUNG
+    except (UserError, OSError):
+        used = 0.0  # unreadable: the first to go
+    busy = busy or is_held(path / KEY)
+    return Folder(path, key if isinstance(key, dict) else {}, size_of(path), used, busy)
+
+
+def remove(folder: Folder) -> bool:
+    """Delete a cache, unless a process has begun to use it; whether it is gone.
+
+    Raises UserError when the file system refuses.
+    """
+    with unused(folder.path / KEY) as free:
+        if not free:
+            return False
+        # Renamed first: who comes now begins a new one, and a network disk deletes no open file.
+        gone = folder.path.with_name(f".{folder.path.name}.{secrets.token_hex(8)}.tmp")
+        try:
+            folder.path.rename(gone)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise UserError(f"cannot delete the cache {folder.path}: {error.strerror}") from error
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def remove_leftovers(root: Path) -> None:
+    """Delete what killed processes left behind: half removed caches, and old half written files."""
+    remove_all(orphans(root / "features", 0))
+    for path in (root / "features").glob("*/"):
+        remove_all(orphans(path))
 
 
 def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folder]:
@@ -128,14 +111,14 @@ def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folde
     Raises:
         UserError: they do not fit although nothing is left that may be deleted.
     """
+    remove_leftovers(root)
     found = folders(root)
     total = sum(f.bytes for f in found)
     gone = []
     for folder in found:
         if total + wanted <= limit:
             break
-        if folder.path != keep and not folder.busy:
-            remove(folder)
+        if folder.path != keep and not folder.busy and remove(folder):
             total -= folder.bytes
             gone.append(folder)
     if total + wanted > limit:
@@ -167,7 +150,6 @@ def clips(folder: Folder) -> int:
     """How many utterances a cache holds."""
     names: set[str] = set()
     for path in folder.path.glob("*.safetensors"):
-        unreadable = contextlib.suppress(SafetensorError, OSError, ValueError, TypeError, KeyError)
-        with unreadable, safe_open(path, framework="pt") as shard:
-            names |= set(json.loads(shard.metadata()["items"]))
+        with contextlib.suppress(OSError, Damaged):
+            names |= set(Shard(path).facts)
     return len(names)

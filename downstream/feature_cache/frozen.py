@@ -1,25 +1,21 @@
-"""The frozen part of utterances: what it depends on, how it is computed, once or in every step."""
+"""The frozen part of utterances: what it depends on, and how it is computed."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+import importlib.metadata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.feature_cache.store import Item
-from emopeft.downstream.models.model import Batch
 from emopeft.files import digest
 from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, SAMPLE_RATE, Upstream
-from emopeft.upstream.states import States, pad
+from emopeft.upstream.states import HiddenStates, States, pad
 
 AUDIO = f"{SAMPLE_RATE} Hz, channels averaged, soxr HQ"
-HELD_SAMPLES = SAMPLE_RATE * 3600 * 4  # waveforms kept in memory where nothing is kept on disk
 
 
 # ---- keys -----------------------------------------------------------------------------------
@@ -52,12 +48,17 @@ def _digest(modules: Sequence[nn.Module]) -> str:
 
 
 def cache_key(
-    upstream: Upstream, start: int, pooled: bool, parts: Sequence[str] | None = None
+    upstream: Upstream,
+    start: int,
+    pooled: bool,
+    parts: Sequence[str] | None = None,
+    numerics: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the kept part of an utterance depends on beside its audio.
 
     Args:
         parts: `part_digests` of the upstream, where they are known.
+        numerics: how the frozen part is computed (`Numerics.describe_frozen`).
     """
     if start == FROM_WAVEFORM:  # of no upstream in particular
         return {"start": "waveform", "states": "none", "audio": AUDIO}
@@ -68,88 +69,102 @@ def cache_key(
         "below": digest(list(parts) if everything else list(parts[: max(start, 0) + 1])),
         "patched": upstream.patched_below(start),  # a frozen adapter's mode and scale
         "loader": upstream.loader,
+        "library": _version(upstream.loader),
+        "code": upstream.code,
         "options": upstream.options,
+        "numerics": dict(numerics or {}),
         "start": {FROM_FEATURES: "features", upstream.num_blocks: "end"}.get(start, start),
         "states": "none" if start <= 0 and not everything else "means" if pooled else "frames",
         "audio": AUDIO,
     }
 
 
+def _version(loader: str) -> str:
+    """The version of the library whose code the upstream runs; "" where it is all ours."""
+    if loader == "emopeft":  # `Upstream.code` is its revision
+        return ""
+    try:
+        return importlib.metadata.version(loader)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
 # ---- the frozen part of utterances ----------------------------------------------------------
 
 
 def frozen_item(upstream: Upstream, start: int, pooled: bool, wav: Tensor) -> Item:
-    """What is kept of one waveform (samples,): see `downstream.models.model.Batch`."""
-    kept, below = upstream.prefix(start, [wav])
-    states = no_states(upstream, pooled)
-    if below.layers:
-        states = below.means()[0] if pooled else torch.stack([x[0] for x in below.layers])
-    return states, kept[0] if kept else None
-
-
-def no_states(upstream: Upstream, pooled: bool) -> Tensor:
-    """The states below the first block: none."""
-    return torch.zeros(0, upstream.width) if pooled else torch.zeros(0, 0, upstream.width)
+    """What is kept of one waveform (samples,): see `downstream.feature_cache.batch.Batch`."""
+    return frozen_items(upstream, start, pooled, [wav])[0]
 
 
 @torch.no_grad()
-def continued_item(
-    upstream: Upstream, lower: int, item: Item, start: int, pooled: bool, device: torch.device
-) -> Item:
-    """The item at ``start`` made of one that is kept at the ``lower`` start: nothing twice."""
-    states, kept = item
-    assert kept is not None
-    kept = kept.to(device)
-    frozen: Tensor | None = None
+def frozen_items(
+    upstream: Upstream, start: int, pooled: bool, wavs: Sequence[Tensor]
+) -> list[Item]:
+    """What is kept of each waveform (samples,), all computed in one padded and masked batch.
+
+    Whatever comes back is on the device of the waveforms.
+    """
+    kept, below = upstream.prefix(start, wavs)
+    if below.layers:
+        states = per_utterance(below, pooled)
+    else:
+        states = [no_states(upstream, pooled, wavs[0].device)] * len(wavs)
+    return [(s, kept[i] if kept else None) for i, s in enumerate(states)]
+
+
+@torch.no_grad()
+def continued_items(
+    upstream: Upstream,
+    lower: int,
+    items: Sequence[Item],
+    start: int,
+    pooled: bool,
+    device: torch.device,
+) -> list[Item]:
+    """The items at ``start`` made of those that are kept at the ``lower`` start: nothing twice."""
+    known = [states.to(device) for states, _ in items]
+    entering = [kept.to(device) for _, kept in items if kept is not None]
+    frozen: list[Tensor | None] = [None] * len(items)
     if start == upstream.num_blocks:
-        layers = upstream.forward_from(lower, [kept]).layers
+        hidden = upstream.forward_from(lower, entering)
     else:
         layers = []
-        now: States = pad(upstream.embed([kept]) if lower < 0 else [kept])
+        now: States = pad(upstream.embed(entering) if lower < 0 else entering)
         for i in range(max(lower, 0), start):
             layers.append(now.frames)
             now = upstream.block(i, now)
-        frozen = now.frames[0]
-    new = torch.stack([x[0].float().mean(0) for x in layers]) if pooled else torch.cat(layers)
-    return (torch.cat([states.to(device), new]) if states.shape[0] else new), frozen
+        hidden = HiddenStates(layers, now.lengths)
+        frozen = [x[:n] for x, n in zip(now.frames, now.lengths.tolist(), strict=True)]
+    new = per_utterance(hidden, pooled)
+    states = [torch.cat([a, b]) if a.shape[0] else b for a, b in zip(known, new, strict=True)]
+    return list(zip(states, frozen, strict=True))
 
 
-@dataclasses.dataclass
-class Live:
-    """The frozen part computed anew for every batch, padded and masked, nothing kept on disk."""
+def continued_item(
+    upstream: Upstream, lower: int, item: Item, start: int, pooled: bool, device: torch.device
+) -> Item:
+    """`continued_items` of one."""
+    return continued_items(upstream, lower, [item], start, pooled, device)[0]
 
-    upstream: Upstream
-    start: int
-    pooled: bool
-    paths: list[Path]
-    held: dict[int, Tensor] = dataclasses.field(default_factory=dict)
-    samples: int = 0
 
-    def wav(self, i: int, device: torch.device | str) -> Tensor:
-        """A waveform (samples,), decoded once as long as memory allows."""
-        if i in self.held:
-            return self.held[i].to(device)
-        wav = torch.from_numpy(decode(self.paths[i], SAMPLE_RATE))
-        if self.samples + len(wav) <= HELD_SAMPLES:
-            self.held[i] = wav
-            self.samples += len(wav)
-        return wav.to(device)
+def per_utterance(hidden: HiddenStates, pooled: bool) -> list[Tensor]:
+    """Of each utterance the time means (states, width), or the frames (states, time, width)."""
+    if pooled:
+        return list(hidden.means())
+    stacked = torch.stack(hidden.layers, dim=1)
+    return [x[:, :n] for x, n in zip(stacked, hidden.lengths.tolist(), strict=True)]
 
-    def batch(self, indices: Sequence[int], labels: Tensor, device: torch.device | str) -> Batch:
-        """The inputs of some utterances."""
-        wavs = [self.wav(i, device) for i in indices]
-        kept, below = self.upstream.prefix(self.start, wavs)
-        if not below.layers:
-            return Batch(empty_states(self.upstream, self.pooled, len(wavs), device), kept, labels)
-        if self.pooled:
-            return Batch(below.means(), kept, labels)
-        stacked = torch.stack(below.layers, dim=1)
-        frames = zip(stacked, below.lengths.tolist(), strict=True)
-        return Batch([x[:, :n] for x, n in frames], kept, labels)
+
+def no_states(upstream: Upstream, pooled: bool, device: torch.device | str) -> Tensor:
+    """The states of one utterance below the first block: none."""
+    shape = (0, upstream.width) if pooled else (0, 0, upstream.width)
+    return torch.zeros(shape, device=device)
 
 
 def empty_states(
     upstream: Upstream, pooled: bool, count: int, device: torch.device | str
 ) -> Tensor | list[Tensor]:
-    nothing = no_states(upstream, pooled).to(device)
+    """The states of some utterances below the first block."""
+    nothing = no_states(upstream, pooled, device)
     return nothing.expand(count, -1, -1) if pooled else [nothing] * count

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.heads import Head
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import Adaptation, freeze
@@ -16,23 +16,6 @@ from emopeft.peft_modules.tensors import check_fits, put
 from emopeft.upstream.base import Upstream
 
 IN_HEAD = "head"  # the pattern that freezes it; and what its tensors' names start with
-
-
-@dataclasses.dataclass
-class Batch:
-    """Inputs of some utterances.
-
-    Attributes:
-        states: what is already known of the states below ``start``: their time means
-            (batch, states, width), or for a head that needs frames, per utterance
-            (states, time, width). All L+1 states when everything is frozen.
-        kept: per utterance what `Upstream.forward_from` starts from (empty when all is frozen).
-        labels: (batch,).
-    """
-
-    states: Tensor | list[Tensor]
-    kept: list[Tensor]
-    labels: Tensor
 
 
 class AdaptedModel(nn.Module):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emopeft.downstream.protocols import schema
+from emopeft.downstream.protocols.protocol import parse
 from emopeft.downstream.protocols.tables import protocols
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
@@ -146,7 +146,7 @@ def build(metadata: Path | None = None) -> dict[str, str]:
     files = {}
     for protocol in made:
         files[f"{protocol['name']}.json"] = text(protocol)
-        schema.parse(json.loads(text(protocol)))
+        parse(json.loads(text(protocol)), f"{protocol['name']}.json")
     return files
 
 

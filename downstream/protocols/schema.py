@@ -7,6 +7,7 @@ gives it as a JSON Schema. A file is data from anywhere: what is read here is on
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,12 +27,33 @@ LARGEST_FILE = 64 << 20  # bytes; the largest shipped protocol is a hundred time
 MOST_FOLDS = 1000
 RESERVED = ("train", "dev")  # what a test may not be called: records call those parts so
 
+NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
+PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # it becomes part of the name of a folder
+
 T = TypeVar("T")
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if not text.strip():
+        raise ValueError("must be a non-empty text")
+    if not text.replace("\n", " ").isprintable():
         raise ValueError("must hold no control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return _printable(text.replace("\n", "\0"))
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise ValueError(f"{text!r:.60} must be small letters, digits and single hyphens")
+    return text
+
+
+def _plain(text: str) -> str:
+    if not re.fullmatch(PLAIN, text):
+        raise ValueError(f"{text!r:.60} must be up to 60 letters, digits, '.', '_' or '-'")
     return text
 
 
@@ -71,17 +93,17 @@ def _clean(view: str) -> str:
     return view
 
 
-Text = Annotated[
-    str, StringConstraints(min_length=1, max_length=300, pattern=r"\S"), AfterValidator(_printable)
-]
-LongText = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_line)]
+LongText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
 Texts = Annotated[list[Text], AfterValidator(_once)]
 Places = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_once)]
 Name = Annotated[
-    str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")
-]  # small letters, digits and single hyphens
-# It becomes part of the name of a folder.
-Plain = Annotated[str, StringConstraints(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    str,
+    StringConstraints(max_length=100),
+    AfterValidator(_name),
+    Field(json_schema_extra={"pattern": f"^{NAME}$"}),
+]
+Plain = Annotated[str, AfterValidator(_plain), Field(json_schema_extra={"pattern": f"^{PLAIN}$"})]
 # Which of two shapes is meant is seen before it is checked, so that the error is of that one.
 Members = Annotated[
     Annotated[Texts, AfterValidator(_filled), Tag("names")]
@@ -274,9 +296,9 @@ class ProtocolFile(Strict):
         if self.unit in ("id", "position") and not self.utterances:
             raise ValueError(f"unit '{self.unit}' needs the key 'utterances'")
         known = set(self.utterances)
-        for fold in self.folds:
+        for i, fold in enumerate(self.folds):
             for key, members in _lists(fold):
-                where = f"key 'folds.{fold.name}.{key}'"
+                where = f"key 'folds.{i}.{key}'"
                 if any(isinstance(m, int) != (self.unit == "position") for m in members):
                     what = "places, whole numbers from 0" if self.unit == "position" else "names"
                     raise ValueError(f"{where} must hold {what}, as the unit '{self.unit}' says")
@@ -324,8 +346,8 @@ def _lists(fold: FoldFile) -> Iterable[tuple[str, list[Any]]]:
     """Every list of a fold, with its key."""
     for name, members in fold.named_tests().items():
         yield ("test" if fold.tests is None else f"tests.{name}"), members
-    for stage in fold.all_stages():
-        prefix = "" if fold.stages is None else f"stages.{stage.name}."
+    for i, stage in enumerate(fold.all_stages()):
+        prefix = "" if fold.stages is None else f"stages.{i}."
         for key, members in (("dev", stage.dev), ("train", stage.train)):
             if isinstance(members, list):
                 yield prefix + key, members

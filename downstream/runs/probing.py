@@ -77,5 +77,5 @@ def train_folds(
             draw(work.place / "curves", fit.history)
         state = models[number].kept_state()
         stage_outcome = StageOutcome(fit, probe.trials[chosen].rate, tried, tuning, state)
-        dev = probe.outputs(session.indices(work.fold.stages[0].dev))
-        yield work, Outcome([stage_outcome], tests, dev, tested, peak_memory())
+        on_dev = probe.outputs(session.indices(work.fold.stages[0].dev))
+        yield work, Outcome([stage_outcome], tests, on_dev, tested, peak_memory())

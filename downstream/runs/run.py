@@ -31,14 +31,17 @@ from emopeft.files import Busy, digest, locked
 logger = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, command: str) -> dict[str, Any]:
+def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[str, Any]:
     """Run a recipe; returns the record. Raises UserError for whatever is wrong with the input.
 
     A fold whose training diverged, or for which memory was too small, is written as failed with
     the reason, and the others go on; the same command tries it again.
+
+    Args:
+        command: what repeats it; recipe_file: where the recipe was read from. Both are recorded.
     """
     with graceful():
-        session = open_session(recipe, command)
+        session = open_session(recipe, command, recipe_file)
         with _claimed(session, _todo(session)) as todo:
             share = 1 / max(1, len(todo))  # of what all folds of this call needed once
             for work, outcome in _trained(session, todo):

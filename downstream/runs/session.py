@@ -16,13 +16,13 @@ from emopeft.downstream.data.plan import Example, Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe, TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
-from emopeft.downstream.feature_cache.folders import default_root
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.identity import claim, folder_of, identity_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.errors import UserError
+from emopeft.files import default_root
 from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.upstream.base import Upstream
@@ -54,6 +54,7 @@ class Session:
 
     recipe: Recipe
     command: str
+    recipe_file: Path | None
     data: Data
     accelerator: Accelerator
     numerics: Numerics
@@ -92,7 +93,7 @@ class Session:
         return [self.places[e.key] for e in examples]
 
 
-def open_session(recipe: Recipe, command: str) -> Session:
+def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) -> Session:
     """Read, check, load and keep what is frozen. Raises UserError for wrong input."""
     started = time.monotonic()
     data = prepare(recipe)
@@ -131,8 +132,8 @@ def open_session(recipe: Recipe, command: str) -> Session:
     seconds = {"load": loaded - started, "features": time.monotonic() - loaded}
     places = {e.key: i for i, e in enumerate(chosen_examples(recipe, plan))}
     return Session(
-        recipe, command, data, accelerator, numerics, upstream, setups, places, folder, identity,
-        seconds,
+        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder,
+        identity, seconds,
     )  # fmt: skip
 
 
@@ -152,6 +153,7 @@ def examples_of(
         Path(recipe.cache.dir) if recipe.cache.dir else default_root(),
         recipe.cache,
         numerics,
+        recipe.cache.batch_seconds,
     )
 
 

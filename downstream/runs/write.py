@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emopeft import __version__
 from emopeft.downstream.data.plan import Example, Stage
+from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.records.folds import write_fold
@@ -124,7 +125,7 @@ def _facts(
         "train": dataclasses.asdict(recipe.train),
         "numerics": session.numerics.describe(session.accelerator.device)
         | {"threads": torch.get_num_threads()},
-        "recipe": {"name": recipe.source_name, "file": recipe.source_file},
+        "recipe": recipe_facts(session.recipe_file),
         "device": device_facts(session.accelerator),
         "packages": package_versions(),
         "code": code_version(),
@@ -223,6 +224,16 @@ def public_source(source: str, path: str | None) -> str | None:
     if path is not None:
         return f"local:{Path(path).resolve().name}"
     return source or None
+
+
+def recipe_facts(place: Path | None) -> dict[str, Any]:
+    """A recipe file by its name; one of ours by its folder too: ``lashkarashvili2024/lora``."""
+    if place is None:
+        return {"name": None, "file": None}
+    ours = shipped("").resolve()
+    path = place.resolve()
+    name = path.relative_to(ours).with_suffix("").as_posix() if ours in path.parents else path.stem
+    return {"name": name, "file": path.name}
 
 
 def adapter_config(session: Session, work: Work) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.records.record import read_fold
+from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.files import read_json
 from emopeft.upstream.base import Upstream
@@ -21,7 +22,6 @@ LICENCES = {
     "cc-by-nc-sa-4.0": "cc-by-nc-sa-4.0",
     "cc-by-sa-3.0": "cc-by-sa-3.0",
 }
-METRICS = {"accuracy": "Accuracy", "uar": "Unweighted average recall", "macro_f1": "Macro F1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,26 +52,30 @@ def render(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    fold = _fold(folder, config)
-    metrics = fold.get("metrics", {})
-    protocol, corpus = config["protocol"], config["corpus"]
+    task = task_of(config["task"])
+    measured = _measured(folder)
+    protocol, spec = config["protocol"], config["method"]["spec"]
+    names = ", ".join(c["name"] for c in config["corpora"])
     licence = str(model.upstream.licence)
     known = LICENCES.get(licence.lower())
-    title = f"{base.name}, {config['method']}, {corpus['name']}"
+    title = f"{base.name}, {spec}, {names}"
     results = [
         EvalResult(
             task_type="audio-classification",
-            task_name=f"Speech {config['task']} recognition",
-            dataset_type=corpus["name"],
-            dataset_name=corpus["name"],
-            dataset_split=f"test, fold {config['fold']} of {protocol['name']}",
-            metric_type=key,
-            metric_name=name,
-            metric_value=round(float(metrics[key]), 4),
+            task_name=f"Speech {task.name} recognition",
+            dataset_type=names,
+            dataset_name=names,
+            dataset_split=f"{test}, fold {config['fold']} of {protocol['name']}",
+            metric_type=metric.name,
+            metric_name=metric.title,
+            metric_value=round(values[metric.name], 4),
         )
-        for key, name in METRICS.items()
-        if key in metrics
+        for test, values in measured.items()
+        for metric in task.metrics
+        if metric.name in values
     ]
+    classes = next((c.classes for c in task.columns if c.role == "prediction"), None)
+    what = ("classes", classes) if classes else ("targets", task.target_names)
     data = ModelCardData(
         model_name=title,
         license=known or "other",
@@ -80,29 +84,29 @@ def render(
         pipeline_tag="audio-classification",
         base_model=base.name if base.hub else None,
         tags=["speech-emotion-recognition", "emopeft", *(["peft"] if in_peft else [])],
-        metrics=["accuracy", "recall", "f1"],
+        metrics=[m.name for m in task.metrics],
         eval_results=results or None,
     )
     trained = sum(t.numel() for _, t in model.upstream.trainable())
     lines = [
         *("---", data.to_yaml().strip(), "---", ""),
         *(f"# {title}", ""),
-        f"Speech {config['task']} recognition: the encoder `{base.name}` adapted with "
-        f"`{config['method']}` and a `{config['head']['name']}` head, trained and tested with "
+        f"Speech {task.name} recognition: the encoder `{base.name}` adapted with "
+        f"`{spec}` and a `{config['head']['name']}` head, trained and tested with "
         "EmoPEFT.",
         "",
         *(["**" + model.upstream.note + "**", ""] if model.upstream.note else []),
         "| | |",
         "|---|---|",
-        f"| classes | {', '.join(config['classes'])} |",
-        f"| corpus | {corpus['name']}, licence: {corpus['licence']} |",
+        f"| {what[0]} | {', '.join(what[1])} |",
+        *(f"| corpus | {c['name']}, licence: {c['licence']} |" for c in config["corpora"]),
         f"| protocol | {protocol['name']}, hash `{protocol['hash']}` |",
         f"| fold, seed | {config['fold']}, {config['seed']} |",
         f"| base weights | SHA-256 `{config['upstream']['weights']}`, licence: {licence} |",
         f"| trained in the encoder | {trained:,} parameters |",
         "",
         *("## Results", ""),
-        *_results(folder, config, metrics),
+        *_results(folder, config, task, measured),
         *("", "## Use", ""),
         *_use(base, model.upstream, in_peft),
         "",
@@ -115,33 +119,53 @@ def render(
     return "\n".join(lines)
 
 
-def _fold(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _measured(folder: Path) -> dict[str, dict[str, float]]:
+    """Per test of the fold its metrics; {} for a folder without results, such as an import's."""
     try:
-        found = read_fold(folder, config["classes"])
-    except UserError:
+        found = read_json(folder / "fold.json")["metrics"]
+        return {str(test): _numbers(metrics) for test, metrics in found.items()}
+    except (UserError, KeyError, TypeError, AttributeError):
         return {}
-    return found.result if found else {}
 
 
-def _results(folder: Path, config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
-    rows = ["| | " + " | ".join(METRICS.values()) + " |", "|---|" + "---|" * len(METRICS)]
-    shown = [f"{100 * metrics[k]:.2f}" if k in metrics else "" for k in METRICS]
-    rows.append(f"| this fold ({config['fold']}), % | " + " | ".join(shown) + " |")
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {str(k): float(v) for k, v in metrics.items() if type(v) in (int, float)}
+
+
+def _results(
+    folder: Path, config: dict[str, Any], task: Task, measured: dict[str, dict[str, float]]
+) -> list[str]:
+    """A table per fold and test, and the run's means where its record is there."""
+    rows = ["| | " + " | ".join(m.title for m in task.metrics) + " |"]
+    rows.append("|---|" + "---|" * len(task.metrics))
+    summary, folds = _summary(folder)
+    for test, values in measured.items():
+        of = "" if len(measured) == 1 else f", {test}"
+        shown = [m.show(values[m.name]) if m.name in values else "" for m in task.metrics]
+        rows.append(f"| this fold ({config['fold']}){of} | " + " | ".join(shown) + " |")
+        cells = []
+        for metric in task.metrics:
+            mean, std = (summary.get(test, {}).get(metric.name, {}).get(k) for k in ("mean", "std"))
+            spread = "" if std is None else f" ± {metric.show(std)}"
+            cells.append("" if mean is None else metric.show(mean) + spread)
+        if any(cells):
+            label = f"mean over {folds} folds of the protocol{of}"
+            rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def _summary(folder: Path) -> tuple[dict[str, Any], str]:
+    """Per test and metric mean and deviation over the run's folds, and "3 of 5": how many."""
     try:
         run = read_json(folder.parent / "result.json")
-        summary, folds = run["summary"], {fold["fold"] for fold in run["folds"]}
-        cells = []
-        for key in METRICS:
-            spread = summary[key]["std"]
-            cells.append(
-                f"{100 * summary[key]['mean']:.2f}"
-                + (f" ± {100 * spread:.2f}" if spread is not None else "")
-            )
-        label = f"mean over {len(folds)} of the protocol's {len(run['protocol']['folds'])} folds"
-        rows.append(f"| {label}, % | " + " | ".join(cells) + " |")
-    except (UserError, KeyError, TypeError):
-        pass  # a fold's folder without its run
-    return rows
+        trained = {fold["fold"] for fold in run["folds"] if fold["status"] == "finished"}
+        summary = {
+            str(test): {str(m): _numbers(values) for m, values in metrics.items()}
+            for test, metrics in run["summary"].items()
+        }
+        return summary, f"{len(trained)} of {len(run['plan']['folds'])}"
+    except (UserError, KeyError, TypeError, AttributeError):
+        return {}, ""  # a fold's folder without its run
 
 
 def _use(base: Base, upstream: Upstream, in_peft: bool) -> list[str]:
@@ -154,7 +178,7 @@ def _use(base: Base, upstream: Upstream, in_peft: bool) -> list[str]:
     lines += [
         f'place = "."  {where}',
         f"classify = load(place{argument})",
-        'print(classify("clip.wav"))  # class probabilities of a .wav or .flac file',
+        'print(classify("clip.wav"))  # prediction and scores of a .wav or .flac file',
         "```",
     ]
     if in_peft and upstream.loader == "transformers":

@@ -5,37 +5,42 @@ adapter_config.json            \\ in peft's own format, where the method is one 
 adapter_model.safetensors      / the plain model can load it (`PeftModel.from_pretrained`)
 adapter.safetensors            otherwise: the encoder's trained tensors, under our names
 head.safetensors               the head, with the weighted sum
-labels.json                    id2label, label2id
+labels.json                    id2label, label2id, where the task predicts classes
 emopeft.json                   all that is needed to rebuild the model
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.models.build import restore
-from emopeft.downstream.models.checkpoint import read_adapter, write_adapter
+from emopeft.downstream.models.build import rebuild, restore
+from emopeft.downstream.models.checkpoint import (
+    read_config,
+    read_tensors,
+    write_adapter,
+    write_tensors,
+)
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.runs.apply_checkpoint import fold_folders, logits_of
+from emopeft.downstream.runs.checkpoints import fold_folders, outputs_of_clip
 from emopeft.downstream.sharing import card, peft_format
-from emopeft.downstream.tasks.emotion import TASKS
+from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
-from emopeft.files import read_json, write_json, write_text, writing, writing_folder
+from emopeft.files import write_json, write_text, writing_folder
+from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import merge as merge_methods
 from emopeft.peft_modules.injection import plain_model
 from emopeft.upstream.base import SAMPLE_RATE
 from emopeft.upstream.hub import quiet as quiet_transformers
 
 CONFIG, HEAD, OURS = "emopeft.json", "head.safetensors", "adapter.safetensors"
+LABELS = "labels.json"
+AGAIN = "export the run again"
 
 
 def export(
@@ -51,27 +56,42 @@ def export(
     """
     folder = fold_folders(place, "all" if fold is None else fold)[0]
     with writing_folder(out) as into:
-        tensors, config = read_adapter(folder)
-        model, _ = restore(folder, upstream_path)
+        # On the CPU in fp32: what is compared there is not a GPU's rounding.
+        model, config = restore(folder, upstream_path)
+        upstream = model.upstream
+        tensors = model.kept_state()
         head = {k.removeprefix("head."): t for k, t in tensors.items() if k.startswith("head.")}
         encoder = {k: t for k, t in tensors.items() if not k.startswith("head.")}
         names = peft_format.write(into, model, config, upstream_path, encoder)
         if encoder and names is None:
-            _save(into / OURS, encoder)
-        _save(into / HEAD, head)
-        write_json(
-            into / "labels.json",
-            {
-                "id2label": {str(i): c for i, c in enumerate(config["classes"])},
-                "label2id": {c: i for i, c in enumerate(config["classes"])},
-            },
-        )
-        base = card.Base.of(model.upstream, config["upstream"])
-        public = copy.deepcopy(config)
-        public["upstream"]["path"] = None  # a place on this machine
-        write_json(into / CONFIG, public | {"peft_names": names})
+            write_tensors(into / OURS, encoder)
+        write_tensors(into / HEAD, head)
+        task = task_of(config["task"])
+        _write_labels(into, task)
+        base = card.Base.of(upstream, config["upstream"])
+        write_json(into / CONFIG, _public(config, model) | {"peft_names": names})
         write_text(into / "README.md", card.render(folder, config, model, base, names is not None))
     return sorted(p.name for p in out.iterdir())
+
+
+def _public(config: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
+    """What is told to others: no place on this machine, and in full what an older one left out."""
+    upstream = model.upstream
+    facts = {"loader": upstream.loader, "options": upstream.options, "code": upstream.code}
+    return config | {
+        "upstream": config["upstream"] | facts | {"path": None},
+        "method": model.adaptation.recorded(),
+        "seeded": False,
+    }
+
+
+def _write_labels(into: Path, task: Task) -> None:
+    """labels.json, where the task predicts classes."""
+    for column in task.columns:
+        if column.role == "prediction" and column.classes is not None:
+            by_number = {str(i): c for i, c in enumerate(column.classes)}
+            by_name = {c: i for i, c in enumerate(column.classes)}
+            write_json(into / LABELS, {"id2label": by_number, "label2id": by_name})
 
 
 def import_(place: Path, out: Path) -> None:
@@ -87,59 +107,61 @@ def import_(place: Path, out: Path) -> None:
 
 def read_exported(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors under our names, and the configuration, of an exported directory."""
-    config = read_json(place / CONFIG)
-    if not isinstance(config, dict) or "method" not in config:
-        raise UserError(f"{place / CONFIG} is not an export of EmoPEFT; export the run again")
+    path = place / CONFIG
+    if not path.exists():
+        raise UserError(f"{path} does not exist: {place} is no export of EmoPEFT; {AGAIN}")
+    config = read_config(path, AGAIN)
     names = config.pop("peft_names", None)
-    tensors = {f"head.{k}": t for k, t in _load(place / HEAD).items()}
+    tensors = {f"head.{k}": t for k, t in read_tensors(place / HEAD, AGAIN).items()}
     if names is not None:
-        saved = _load(place / peft_format.FILE)
+        saved = read_tensors(place / peft_format.FILE, AGAIN)
         absent = sorted(set(names.values()) - set(saved))
         if absent:
-            raise UserError(f"{place / peft_format.FILE} lacks {absent[0]}; export the run again")
+            raise UserError(f"{place / peft_format.FILE} lacks {absent[0]}; {AGAIN}")
         tensors |= {ours: saved[theirs] for ours, theirs in names.items()}
     elif (place / OURS).exists():
-        tensors |= _load(place / OURS)
+        tensors |= read_tensors(place / OURS, AGAIN)
     return tensors, config
 
 
 @dataclasses.dataclass
 class Classifier:
-    """A loaded model: a path or a waveform (samples,) at 16 kHz to class probabilities."""
+    """A loaded model: a path or a waveform (samples,) at 16 kHz to predictions and scores.
+
+    Returns the task's columns of predictions.csv but the truths; for classes ``prediction`` and a
+    ``score_CLASS`` for each.
+    """
 
     model: AdaptedModel
-    classes: list[str]
-    task: str
-    precision: str  # as in training, and in the record's scores
+    task: Task
+    numerics: Numerics  # as in training, and in the record's scores
 
-    def __call__(self, audio: str | Path | Tensor) -> dict[str, float]:
+    def __call__(self, audio: str | Path | Tensor) -> dict[str, Any]:
         if not isinstance(audio, Tensor):
             minimum = self.model.upstream.min_samples / SAMPLE_RATE
             audio = torch.from_numpy(decode(Path(audio), SAMPLE_RATE, minimum=minimum))
-        with torch.inference_mode():
-            logits = logits_of(self.model, audio, self.precision)
-        scores = TASKS[self.task](self.classes).scores(logits[None])[0].tolist()
-        return dict(zip(self.classes, scores, strict=True))
+        outputs = outputs_of_clip(self.model, audio, self.numerics)
+        table = self.task.table(outputs[None], torch.zeros(1, len(self.task.target_names)))
+        return {c.name: table[c.name][0] for c in self.task.columns if c.role != "truth"}
 
 
-def load(place: str | Path, upstream_path: str | None = None) -> Classifier:
+def load(
+    place: str | Path, upstream_path: str | None = None, device: torch.device | str = "cpu"
+) -> Classifier:
     """A classifier from an exported directory, or from the hub by ``ORG/NAME``.
 
     Args:
         upstream_path: a local copy of the base weights; by default they come from the hub.
+        device: where it computes.
     """
-    import tempfile
-
     folder = Path(place)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(str(place)))
-    with tempfile.TemporaryDirectory() as temporary:
-        import_(folder, Path(temporary) / "fold")
-        model, config = restore(Path(temporary) / "fold", upstream_path)
-    precision = config.get("precision", "fp32")
-    return Classifier(model, list(config["classes"]), config["task"], precision)
+    tensors, config = read_exported(folder)
+    model = rebuild(folder, tensors, config, upstream_path, device)
+    return Classifier(model, task_of(config["task"]), Numerics.of(config["numerics"]))
 
 
 def merge(
@@ -154,7 +176,7 @@ def merge(
     folder = fold_folders(place, "all" if fold is None else fold)[0]
     with writing_folder(out) as into:
         model, config = restore(folder, upstream_path)
-        plain = _merged(model, config["method"])
+        plain = _merged(model, config["method"]["spec"])
         with quiet_transformers():
             plain.save_pretrained(into)
         options = model.upstream.options
@@ -165,8 +187,9 @@ def merge(
                 "sampling_rate": SAMPLE_RATE,
             }
             write_json(into / "preprocessor_config.json", values)
-        _save(into / HEAD, model.head.state_dict())
-        write_json(into / "labels.json", {"classes": config["classes"], "head": config["head"]})
+        write_tensors(into / HEAD, model.head.state_dict())
+        write_json(into / "head.json", {"task": config["task"], "head": config["head"]})
+        _write_labels(into, task_of(config["task"]))
     return sorted(p.name for p in out.iterdir())
 
 
@@ -182,20 +205,3 @@ def _merged(model: AdaptedModel, method: str) -> Any:
     if error > peft_format.SAME:
         raise UserError(f"merging {method} changes the states by {error:.1e}; use export")
     return plain
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    with writing(path) as temporary:
-        try:
-            save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; export the run again")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); export the run again") from None

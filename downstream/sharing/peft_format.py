@@ -75,16 +75,17 @@ def _wrapped(
     settings.base_model_name_or_path = card.Base.of(fresh, config["upstream"]).name
     settings.revision = fresh.revision
     settings.target_modules = targets
-    torch.manual_seed(config.get("seed", 0))  # as `restore` does
     plain: Any = plain_model(fresh)
     trained, bare = states(model.upstream), states(fresh)
-    with quiet(), torch.no_grad():
+    trains = {f"upstream.{n}" for part in model.adaptation.parts for n in part.sizes}
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"] + 1)  # another one: peft's file must say it all
         wrapped: Any = get_peft_model(plain, settings)
         parameters = dict(wrapped.named_parameters())
-        for name, tensor in encoder.items():
+        for name in trains:
             if _wrapped_name(name) not in parameters:
                 return None
-            parameters[_wrapped_name(name)].copy_(tensor)
+            parameters[_wrapped_name(name)].copy_(encoder[name])
     error = difference(trained, states(fresh.eval()))
     same = error <= min(SAME, PART * difference(trained, bare))
     return wrapped if same else None

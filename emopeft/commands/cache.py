@@ -26,16 +26,20 @@ def add_to(commands: Commands) -> None:
 
 
 def _list(flags: argparse.Namespace) -> int:
-    from emopeft.downstream.feature_cache.folders import default_root, folders, table
+    from emopeft.downstream.feature_cache.folders import folders, table
+    from emopeft.files import default_root
 
     print(table(folders(flags.dir or default_root())))
     return 0
 
 
 def _clean(flags: argparse.Namespace) -> int:
-    from emopeft.downstream.feature_cache.folders import default_root, folders, remove
+    from emopeft.downstream.feature_cache.folders import folders, remove, remove_leftovers
+    from emopeft.files import default_root
 
-    caches = folders(flags.dir or default_root())
+    root = flags.dir or default_root()
+    remove_leftovers(root)
+    caches = folders(root)
     chosen = caches
     if flags.ids:
         names = [c.path.name for c in caches]
@@ -51,10 +55,9 @@ def _clean(flags: argparse.Namespace) -> int:
                 left -= cache.bytes
     freed = 0
     for cache in chosen:
-        if cache.busy:
+        if cache.busy or not remove(cache):
             print(f"{cache.path.name[:8]} is in use and stays")
             continue
-        remove(cache)
         freed += cache.bytes
         print(f"deleted {cache.path.name[:8]} ({cache.bytes / 1e6:,.1f} MB)")
     print(f"freed {freed / 1e9:.3g} GB")

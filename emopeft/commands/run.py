@@ -111,7 +111,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
-    from emopeft.downstream.data.prepare import choose_corpus
+    from emopeft.downstream.data.prepare import protocol_name
     from emopeft.peft_modules.base import kind_of
 
     layers: list[dict[str, Any]] = []
@@ -125,8 +125,7 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
 
     first = recipes.build(recipes.merge(layers))
     methods = recipes.parse_method(first.method)
-    protocol = first.protocol or choose_corpus(first).protocol
-    place = recipes.default_recipe(protocol, kind_of(methods))
+    place = recipes.default_recipe(protocol_name(first), kind_of(methods))
     defaults = recipes.flatten(recipes.read_yaml(place), str(place))
     return recipes.validate(recipes.build(recipes.merge([defaults, *layers])))
 
@@ -154,7 +153,7 @@ def train(flags: argparse.Namespace, command: str) -> int:
     from emopeft.downstream.reports.results import result
     from emopeft.downstream.runs.run import run
 
-    record = run(recipe, command)
+    record = run(recipe, command, flags.recipe)
     if int(os.environ.get("RANK", "0")) == 0:
         print(result(record, Path(recipe.out)))
     return 0

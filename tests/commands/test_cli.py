@@ -14,7 +14,6 @@ from transformers import HubertConfig, HubertModel
 from emopeft.commands import card
 from emopeft.commands.run import recipe_of
 from emopeft.downstream.data.prepare import prepare
-from emopeft.downstream.records.record import read_record
 from emopeft.errors import UserError
 from emopeft.units import percent
 from tests.calls import call, demo_run, read
@@ -45,7 +44,7 @@ def test_the_users_own_line_needs_no_more_than_the_place_of_a_corpus(
         prepare(recipe(*line))
     monkeypatch.setenv("EMOPEFT_DEMO", str(demo_corpus))
     data = prepare(recipe(*line))
-    assert data.corpus.name == "demo" and len(data.folds) == 5
+    assert [c.name for c in data.corpora] == ["demo"] and len(data.plan.folds) == 5
 
 
 def test_defaults_follow_the_protocol_and_the_kind_of_method() -> None:
@@ -107,6 +106,8 @@ def test_the_dry_run_says_where_each_part_sits(
 
 # ---- wrong names ------------------------------------------------------------------------------
 
+FP16 = (("-u", "demo", "-o", "train.precision=fp16"), "fp16 needs a GPU")
+
 
 @pytest.mark.parametrize(
     ("argv", "answer"),
@@ -121,16 +122,16 @@ def test_the_dry_run_says_where_each_part_sits(
         (("-u", "demo", "-p", "lora+lora"), "stands twice"),
         (("-u", "demo", "--protocol", "demo-5folds"), "did you mean demo-5fold"),
         (("-u", "demo", "--protocol", "ravdess-6fold"), "is for corpus ravdess"),
-        (("-u", "demo", "--fold", "7"), "unknown fold '7'"),
+        (("-u", "demo", "--fold", "7"), "unknown fold of protocol demo-5fold '7'"),
         (("-u", "demo", "--seed", "x"), "--seed x must be whole numbers"),
         (("-u", "demo", "-o", "train.lrr=1"), "did you mean train.lr"),
         (("-u", "demo", "-d", "emotoin"), "did you mean emotion"),
         (("-u", "demo", "-c", "nowhere.yaml"), "nowhere.yaml does not exist"),
         (("-u", "demo", "-n", "../up"), "must be a plain name"),
-        (("-u", "demo", "-o", "train.precision=fp16"), "fp16 needs a GPU"),
         (("-u", "fbank", "-p", "full"), "no weights to fine-tune"),
         (("-u", "s3prl:mfcc", "-p", "partial:1"), "run as a whole"),
         (("-u", "hubert", "--upstream-path", "nowhere"), "nowhere is not a directory"),
+        *([] if torch.cuda.is_available() else [FP16]),
     ],
 )
 def test_a_wrong_name_is_answered(
@@ -140,8 +141,6 @@ def test_a_wrong_name_is_answered(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if "fp16" in answer and torch.cuda.is_available():
-        pytest.skip("a GPU can do fp16")
     error = fails(capsys, "--corpus", "demo", "--data", demo_corpus, "--out", tmp_path / "o", *argv)
     assert answer in error and error.count("\n") == 1
     assert not (tmp_path / "o").exists()
@@ -260,9 +259,9 @@ def test_a_directory_saved_by_save_pretrained_is_adapted(
     HubertModel(config).save_pretrained(tmp_path / "weights")
     assert demo_run(demo_corpus, tmp_path, "-u", "hubert", "--upstream-path",
                     tmp_path / "weights") == 0  # fmt: skip
-    data = read_record(tmp_path / "r").data
+    data = read(tmp_path / "r" / "result.json")
     assert data["upstream"]["loader"] == "transformers" and data["upstream"]["note"] is None
-    from emopeft.downstream.runs.apply_checkpoint import evaluate
+    from emopeft.downstream.runs.evaluate import evaluate
 
     assert evaluate(tmp_path / "r")[0]["difference"] < 1e-4
 
@@ -293,4 +292,4 @@ def test_a_real_encoder_on_real_speech(tmp_path: Path) -> None:
                 "-d", "emotion", "-p", "none", "--corpus", "emodb", "--data",
                 SHARED / "data/emodb", "--protocol", "emodb-loso-4class", "--fold", "1",
                 "--out", tmp_path, "-n", "r") == 0  # fmt: skip
-    assert read(tmp_path / "r" / "result.json")["folds"][0]["metrics"]["uar"] > 0.5
+    assert read(tmp_path / "r" / "result.json")["folds"][0]["metrics"]["test"]["uar"] > 0.5

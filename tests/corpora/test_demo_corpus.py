@@ -17,6 +17,7 @@ from emopeft.downstream.corpora import demo
 from emopeft.downstream.corpora.base import CORPORA
 from emopeft.downstream.protocols.protocol import load_protocol
 from emopeft.errors import UserError
+from tests.protocols.cases import plan_of, sides
 
 pytest.importorskip("espeakng_loader", reason="no eSpeak NG: pip install 'emopeft[demo]'")
 
@@ -46,10 +47,11 @@ def test_the_tree_as_read(tree):
 
 
 def test_the_protocol_fits_and_is_clean(tree):
-    resolved = load_protocol("demo-5fold").resolve(CORPORA["demo"].load(tree))
-    resolved.check_leaks()
-    assert [len(f.test) for f in resolved.folds] == [48] * 5
-    sessions = [({u.session for u in f.test}, {u.session for u in f.dev}) for f in resolved.folds]
+    plan = plan_of(load_protocol("demo-5fold"), CORPORA["demo"].load(tree))
+    plan.check_leaks()
+    assert [len(f.tests["test"]) for f in plan.folds] == [48] * 5
+    found = [sides(plan, i) for i in range(5)]
+    sessions = [({u.session for u in s["test"]}, {u.session for u in s["dev"]}) for s in found]
     assert sessions[0] == ({"1"}, {"2"}) and sessions[4] == ({"5"}, {"1"})
 
 

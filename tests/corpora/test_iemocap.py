@@ -42,6 +42,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         valence=2.5,
         arousal=3.5,
         dominance=4.5,
+        corpus="iemocap",
     )
     assert found["Ses01F_impro01_M003"].speaker == "Ses01_M"  # recorded on the F side
     assert found["Ses01F_impro01_M003"].sex == "male"

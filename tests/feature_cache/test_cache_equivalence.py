@@ -13,18 +13,21 @@ import torch
 
 import run_downstream
 from emopeft.downstream.data.recipe import CacheKeys, TrainKeys
-from emopeft.downstream.feature_cache import examples
+from emopeft.downstream.feature_cache import extracting
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.feature_cache.frozen import (
-    Live,
     cache_key,
     continued_item,
+    continued_items,
     frozen_item,
+    frozen_items,
     part_digests,
 )
+from emopeft.downstream.feature_cache.live import Live
 from emopeft.downstream.models.heads import SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.training.memory import save_memory_and_time
+from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import adapt
 from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM
 from emopeft.upstream.states import mask_of
@@ -167,16 +170,24 @@ def manifest(folder: Path, rows: list[tuple[Path, str, str]], **split: str) -> P
 
 
 def examples_of(
-    upstream, start: int, pooled: bool, paths: list[Path], root: Path, **keys
+    upstream,
+    start: int,
+    pooled: bool,
+    paths: list[Path],
+    root: Path,
+    numerics: Numerics | None = None,
+    batch_seconds: float | None = None,
+    **keys,
 ) -> Examples:
     from types import SimpleNamespace
 
-    utterances = [SimpleNamespace(id=p.stem, path=p) for p in paths]
+    utterances = [SimpleNamespace(path=p) for p in paths]
     seconds = [soundfile.info(p).duration for p in paths]
     audio = [f"{i:064x}" for i in range(len(paths))]
     return Examples.prepare(
-        upstream, start, pooled, utterances, [0] * len(paths), seconds, audio, root,  # type: ignore[arg-type]
-        CacheKeys(**keys),
+        upstream, start, pooled, utterances,  # type: ignore[arg-type]
+        torch.zeros(len(paths), 1), seconds, audio, root, CacheKeys(**keys),
+        numerics, batch_seconds,
     )  # fmt: skip
 
 
@@ -242,7 +253,7 @@ def test_nothing_is_kept_for_backward_below_what_trains(tmp_path: Path, spec: st
     live = Live(upstream, start, True, paths)
     batches = []
     assert (
-        saved_bytes(lambda: batches.append(live.batch(range(3), torch.zeros(3), "cpu"))) == 0
+        saved_bytes(lambda: batches.append(live.batch(range(3), torch.zeros(3, 1), "cpu"))) == 0
     )  # the front end in train mode included (trap 4)
     batch = batches[0]
     assert not any(x.requires_grad for x in batch.kept)
@@ -255,7 +266,7 @@ def test_nothing_is_kept_for_backward_below_what_trains(tmp_path: Path, spec: st
     # As the ordinary way keeps: everything from the waveform on, once for every block.
     for parameter in upstream.parameters():
         parameter.requires_grad_(True)
-    wavs = [live.wav(i, "cpu") for i in range(3)]
+    wavs = [live.wav(i) for i in range(3)]
     everything = saved_bytes(lambda: upstream(wavs).layers[-1].sum().backward())
     assert from_cache < everything / 2
 
@@ -270,7 +281,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
         model = AdaptedModel(adaptation.upstream, head, adaptation.start).train()
         save_memory_and_time(model, TrainKeys(checkpointing=checkpointing))
         live = Live(adaptation.upstream, adaptation.start, True, paths)
-        batch = live.batch(range(3), torch.zeros(3), "cpu")
+        batch = live.batch(range(3), torch.zeros(3, 1), "cpu")
         kept.append(saved_bytes(lambda model=model, batch=batch: model(batch).sum().backward()))
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert kept[1] < kept[0]
@@ -307,13 +318,14 @@ def test_sweep_touches_the_frozen_part_once(
 
     def counting(kind: str, inner):
         def count(upstream, start, *rest, **more):
-            calls[kind].append(start)
-            return inner(upstream, start, *rest, **more)
+            made = inner(upstream, start, *rest, **more)
+            calls[kind] += [start] * len(made)
+            return made
 
         return count
 
-    monkeypatch.setattr(examples, "frozen_item", counting("from audio", frozen_item))
-    monkeypatch.setattr(examples, "continued_item", counting("continued", continued_item))
+    monkeypatch.setattr(extracting, "frozen_items", counting("from audio", frozen_items))
+    monkeypatch.setattr(extracting, "continued_items", counting("continued", continued_items))
     for number, method in enumerate(("lora", "lora+ws", "wg", "ba+wg", "none", "ws", "partial:1")):
         run(tmp_path / "runs", f"run{number}", "-u", "demo", "-p", method, "--data", data,
             "--protocol", "manifest-sessions", "--seed", "0,1",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import torch
 from emopeft.commands.modules import cache as command
 from emopeft.downstream.feature_cache import store as feature_cache
 from emopeft.downstream.feature_cache.folders import folders, make_room
-from emopeft.downstream.feature_cache.store import FeatureCache, Item
+from emopeft.downstream.feature_cache.store import Compute, FeatureCache, Item, Made
 from emopeft.errors import UserError
 
 NAMES = [f"{i:064x}" for i in range(12)]
@@ -34,11 +34,22 @@ def item_of(path: Path) -> Item:
     )
 
 
+def each(function: Callable[[Path], Item]) -> Compute:
+    """One item after the other, from its path."""
+    return lambda names: (Made(name, function(AUDIO[name]), 0.001) for name in names)
+
+
+make = each(item_of)
+
+
 class Counting:
     def __init__(self) -> None:
         self.paths: list[Path] = []
 
-    def __call__(self, path: Path) -> Item:
+    def __call__(self, names: Sequence[str]) -> Iterator[Made]:
+        return each(self.count)(names)
+
+    def count(self, path: Path) -> Item:
         self.paths.append(path)
         return item_of(path)
 
@@ -70,7 +81,7 @@ def test_what_comes_back_is_what_went_in(tmp_path: Path) -> None:
 
 def test_item_without_a_kept_part(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, {})
-    cache.fill({NAMES[0]: AUDIO[NAMES[0]]}, lambda path: (item_of(path)[0], None))
+    cache.fill({NAMES[0]: AUDIO[NAMES[0]]}, each(lambda path: (item_of(path)[0], None)))
     states, kept = FeatureCache(tmp_path, {}).get(NAMES[0])
     assert states.shape == (3, 8) and kept is None
 
@@ -78,7 +89,7 @@ def test_item_without_a_kept_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dtype", "error"), [("fp16", 2**-11), ("bf16", 2**-8)])
 def test_shorter_formats_say_how_far_off_they_are(tmp_path: Path, dtype: str, error: float) -> None:
     cache = FeatureCache(tmp_path, {}, dtype)
-    cache.fill(AUDIO, item_of)
+    cache.fill(AUDIO, make)
     drift = cache.drift(NAMES)
     # Rounding to nearest errs by half a unit in the last place at most, a third of it on average.
     assert error / 6 < drift["mean"] <= drift["max"] < error
@@ -91,7 +102,7 @@ def test_shorter_formats_say_how_far_off_they_are(tmp_path: Path, dtype: str, er
 def test_numbers_too_large_for_fp16_are_an_error_not_infinity(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, {}, "fp16")
     with pytest.raises(UserError, match="clip0.wav do not fit into fp16.*bf16"):
-        cache.fill(AUDIO, lambda path: (item_of(path)[0] * 1e6, None))
+        cache.fill(AUDIO, each(lambda path: (item_of(path)[0] * 1e6, None)))
     assert not shards(cache)
 
 
@@ -104,7 +115,7 @@ def test_interrupted_fill_goes_on(tmp_path: Path, small_shards: None) -> None:
         return item_of(path)
 
     with pytest.raises(KeyboardInterrupt):
-        cache.fill(AUDIO, fails)
+        cache.fill(AUDIO, each(fails))
     done = 12 - len(FeatureCache(tmp_path, {}).missing(NAMES))
     assert 0 < done <= 7
     compute = Counting()
@@ -115,7 +126,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import emopeft.downstream.feature_cache.store as fc
-from tests.feature_cache.test_feature_cache import AUDIO, item_of
+from tests.feature_cache.test_feature_cache import AUDIO, each, item_of
 fc.SHARD_BYTES = 1000
 def slow(path):
     time.sleep(0.05)
@@ -124,7 +135,7 @@ def slow(path):
     return item_of(path)
 cache = fc.FeatureCache(Path(sys.argv[1]), {})
 print("ready", flush=True)
-cache.fill(AUDIO, slow)
+cache.fill(AUDIO, each(slow))
 """
 
 
@@ -178,7 +189,7 @@ def damage_numbers(path: Path) -> None:
 def test_damaged_shard_is_found_and_made_again(
     tmp_path: Path, small_shards: None, damage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    FeatureCache(tmp_path, {}).fill(AUDIO, item_of)
+    FeatureCache(tmp_path, {}).fill(AUDIO, make)
     cache = FeatureCache(tmp_path, {})
     damage(shards(cache)[1])
     cache, compute = FeatureCache(tmp_path, {}), Counting()
@@ -192,15 +203,15 @@ def test_damaged_shard_is_found_and_made_again(
 
 def filled(root: Path, number: int, used: float) -> FeatureCache:
     cache = FeatureCache(root, {"number": number}, name=f"upstream{number}")
-    cache.fill({name: AUDIO[name] for name in NAMES[:4]}, item_of)
+    cache.fill({name: AUDIO[name] for name in NAMES[:4]}, make)
     os.utime(cache.folder / "key.json", (used, used))
     return cache
 
 
 def forget_use(cache: FeatureCache) -> None:
     """As if the process that filled it had ended."""
-    for marker in cache.folder.glob(".used.*"):
-        marker.unlink()
+    assert cache._held is not None
+    cache._held.close()
 
 
 def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
@@ -220,13 +231,7 @@ def test_what_a_process_uses_stays(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cache.limit"):
         make_room(tmp_path, own.bytes(), 0, keep=own.folder)
     assert used.folder.exists()
-    # A marker of a process that is gone counts for nothing.
     forget_use(used)
-    child = multiprocessing.get_context("spawn").Process(target=print)
-    child.start()
-    child.join()
-    host = __import__("socket").gethostname()
-    (used.folder / f".used.{host}.{child.pid}").touch()
     assert [f.path for f in make_room(tmp_path, own.bytes(), 0, keep=own.folder)] == [used.folder]
 
 
@@ -240,7 +245,7 @@ def test_limit_holds_while_filling_and_says_so_early(tmp_path: Path, small_shard
     assert len(compute.paths) < 6  # at the first shard it was clear that the rest would not fit
     assert not old.folder.exists()
     room = FeatureCache(tmp_path, {}, limit=3 * size)
-    room.fill(AUDIO, item_of)
+    room.fill(AUDIO, make)
     assert room.missing(NAMES) == []
 
 

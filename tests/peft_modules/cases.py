@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.build import assemble
 from emopeft.downstream.models.heads import make_head
-from emopeft.downstream.models.model import AdaptedModel, Batch
+from emopeft.downstream.models.model import AdaptedModel
 from emopeft.peft_modules.apply import Adaptation, adapt
 from emopeft.peft_modules.base import METHODS, parse
 from emopeft.peft_modules.library import PeftMethod
@@ -104,27 +105,29 @@ def refusal(family: str, spec: str) -> str | None:
     return None
 
 
-def clips() -> list[Tensor]:
+def clips(device: torch.device | str = "cpu") -> list[Tensor]:
     """Two short clips of different lengths, so that one is padded."""
     generator = torch.Generator().manual_seed(5)
-    return [torch.randn(n, generator=generator) * 0.1 for n in (3600, 2400)]
+    return [(torch.randn(n, generator=generator) * 0.1).to(device) for n in (3600, 2400)]
 
 
 @functools.cache
-def base(family: str) -> tuple[Upstream, list[Tensor], list[Tensor]]:
+def base(family: str, device: str = "cpu") -> tuple[Upstream, list[Tensor], list[Tensor]]:
     """The unpatched upstream, its features of the clips (none, if opaque), and its states."""
-    upstream = FAMILIES[family]()
+    upstream = FAMILIES[family]().to(device)
     upstream.name = family
     with torch.no_grad():
-        features = upstream.extract(clips()) if upstream.has_blocks else []
-        return upstream, features, upstream(clips()).layers
+        features = upstream.extract(clips(device)) if upstream.has_blocks else []
+        return upstream, features, upstream(clips(device)).layers
 
 
-def built(upstream: Upstream, spec: str, prove: bool = True) -> tuple[Adaptation, AdaptedModel]:
-    """An adapted copy with a head, from seed 0."""
-    torch.manual_seed(0)
+def built(
+    upstream: Upstream, spec: str, prove: bool = True, seed: int = 0
+) -> tuple[Adaptation, AdaptedModel]:
+    """An adapted copy with a head, all that is drawn from ``seed``, on the upstream's device."""
+    torch.manual_seed(seed)
     adaptation = adapt(copy.deepcopy(upstream), spec, prove=prove)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     weighted = any(m.name == "ws" for m in adaptation.methods)
     head = make_head(
         "superb",
@@ -134,11 +137,19 @@ def built(upstream: Upstream, spec: str, prove: bool = True) -> tuple[Adaptation
         layers="weighted_sum" if weighted else "last",
         hidden=16,
     )
-    return adaptation, assemble(adaptation, head, dropout=False)
+    model = assemble(adaptation, head, dropout=False)
+    return adaptation, model.to(device_of(upstream))
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where its tensors lie."""
+    return next(module.parameters()).device
 
 
 def batch_of(model: AdaptedModel) -> Batch:
-    """The clips as a model takes them."""
-    kept, below = model.upstream.prefix(model.start, clips())
-    states = below.means() if below.layers else torch.zeros(2, 0, model.upstream.width)
-    return Batch(states, kept, torch.tensor([0, 1]))
+    """The clips as a model takes them, of two of its classes."""
+    device = device_of(model)
+    kept, below = model.upstream.prefix(model.start, clips(device))
+    nothing = torch.zeros(2, 0, model.upstream.width, device=device)
+    classes = torch.tensor([[0.0], [1.0]], device=device)
+    return Batch(below.means() if below.layers else nothing, kept, classes)

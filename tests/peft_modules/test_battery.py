@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emopeft import peft_modules
-from emopeft.downstream.models.model import AdaptedModel, Batch
+from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.models.model import AdaptedModel
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.peft_modules.liveness import is_key_bias
@@ -30,6 +31,7 @@ from tests.peft_modules.cases import (
     batch_of,
     built,
     clips,
+    device_of,
     mergeable,
     refusal,
     specs,
@@ -45,7 +47,7 @@ def states(upstream: Upstream, features: list[Tensor], start: int = FROM_FEATURE
     """All hidden states; from the features where there are any and the front end is not patched."""
     with torch.no_grad():
         if start < FROM_FEATURES or not features:
-            return upstream(clips()).layers
+            return upstream(clips(device_of(upstream))).layers
         return upstream.forward_from(FROM_FEATURES, features).layers
 
 
@@ -65,7 +67,7 @@ def train(model: AdaptedModel, batch: Batch, steps: int = 2) -> set[str]:
     model.train()
     for step in range(1, steps + 1):
         penalty = model.penalty()
-        loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
+        loss = torch.nn.functional.cross_entropy(model(batch), batch.targets[:, 0].long())
         (loss if penalty is None else loss + penalty).backward()
         found = model.upstream.trainable()
         moved |= {n for n, p in found if p.grad is not None and bool(p.grad.any())}
@@ -93,7 +95,7 @@ def check_only_intended_train(adaptation: Adaptation) -> None:
 def check_liveness(model: AdaptedModel) -> None:
     """Each trainable tensor changes the states when it is perturbed (all are trained by now)."""
     upstream = model.upstream
-    kept, _ = upstream.prefix(model.start, clips())
+    kept, _ = upstream.prefix(model.start, clips(device_of(upstream)))
     with torch.no_grad():
         before = upstream.forward_from(model.start, kept).layers if kept else []
     for name, parameter in upstream.trainable():
@@ -137,7 +139,7 @@ def check_padding(model: AdaptedModel, features: list[Tensor]) -> None:
     upstream = model.upstream
     together = states(upstream, features, model.start)
     start = FROM_FEATURES if features and model.start >= FROM_FEATURES else FROM_WAVEFORM
-    inputs = features if start == FROM_FEATURES else clips()
+    inputs = features if start == FROM_FEATURES else clips(device_of(upstream))
     with torch.no_grad():
         alone = upstream.forward_from(start, inputs[1:]).layers
     change = differ([a[1:, : b.shape[1]] for a, b in zip(together, alone, strict=True)], alone)
@@ -147,10 +149,10 @@ def check_padding(model: AdaptedModel, features: list[Tensor]) -> None:
 def check_prefix(model: AdaptedModel) -> None:
     """From what is kept below the start, the same states as from the waveform."""
     upstream, start = model.upstream, model.start
-    kept, below = upstream.prefix(start, clips())
+    kept, below = upstream.prefix(start, clips(device_of(upstream)))
     with torch.no_grad():
         found = below.layers + (upstream.forward_from(start, kept).layers if kept else [])
-        whole = upstream(clips())
+        whole = upstream(clips(device_of(upstream)))
     change = max(
         differ([x[i, :n] for x in found], [x[i, :n] for x in whole.layers])
         for i, n in enumerate(whole.lengths.tolist())
@@ -160,9 +162,9 @@ def check_prefix(model: AdaptedModel) -> None:
 
 def check_merge(model: AdaptedModel, features: list[Tensor], spec: str) -> None:
     """A second one with the same tensors, merged: the same states, the plain model's names."""
-    name = model.upstream.name
-    adaptation, second = built(base(name)[0], spec, prove=False)
-    second.load_trainable_state(model.trainable_state())
+    name, device = model.upstream.name, str(device_of(model))
+    adaptation, second = built(base(name, device)[0], spec, prove=False, seed=2)
+    second.load_kept_state(model.kept_state())
     before = states(second.upstream, features, model.start)
     try:
         adaptation.merge()
@@ -185,9 +187,11 @@ def check_removal(adaptation: Adaptation, features: list[Tensor], reference: lis
         assert {n for n, _ in adaptation.upstream.named_parameters()} == names, "names differ"
 
 
-def run_case(family: str, spec: str, save: Callable[[AdaptedModel, str], None]) -> None:
+def run_case(
+    family: str, spec: str, save: Callable[[AdaptedModel, str], None], device: str
+) -> None:
     """All checks of one pair; raises AssertionError. ``save`` is given the trained model."""
-    upstream, features, reference = base(family)
+    upstream, features, reference = base(family, device)
     adaptation, model = built(upstream, spec)
     check_identity(adaptation, states(model.upstream, features, adaptation.start), reference)
     check_only_intended_train(adaptation)
@@ -200,7 +204,7 @@ def run_case(family: str, spec: str, save: Callable[[AdaptedModel, str], None]) 
     check_removal(adaptation, features, reference)
 
 
-def failures(pairs: Iterable[tuple[str, str]], folder: Path) -> list[str]:
+def failures(pairs: Iterable[tuple[str, str]], folder: Path, device: str = "cpu") -> list[str]:
     """What fails, pair by pair; a refusal counts where it is expected and says why."""
     found: list[str] = []
     saved: list[tuple[str, str]] = []
@@ -208,14 +212,13 @@ def failures(pairs: Iterable[tuple[str, str]], folder: Path) -> list[str]:
     def save(model: AdaptedModel, spec: str) -> None:
         with torch.no_grad():
             logits = model(batch_of(model))
-        tensors = {k: v.clone() for k, v in model.trainable_state().items()}
-        save_file(tensors | {"logits": logits}, folder / f"{len(saved)}.safetensors")
+        save_file(model.kept_state() | {"logits": logits}, folder / f"{len(saved)}.safetensors")
         saved.append((model.upstream.name, spec))
 
     for family, spec in pairs:
         expected = refusal(family, spec)
         try:
-            run_case(family, spec, save)
+            run_case(family, spec, save, device)
             if expected:
                 found.append(f"{family} {spec}: not refused")
         except UserError as error:
@@ -223,34 +226,37 @@ def failures(pairs: Iterable[tuple[str, str]], folder: Path) -> list[str]:
                 found.append(f"{family} {spec}: refused: {error}")
         except AssertionError as error:
             found.append(f"{family} {spec}: {(str(error) or repr(error)).splitlines()[0]}")
-    return found + reloaded_otherwise(saved, folder)
+    return found + reloaded_otherwise(saved, folder, device)
 
 
+# Under another seed: whatever a method draws must come from the file (REVIEW A8). To the bit on the
+# CPU; other devices may choose another kernel in another process.
 CHILD = """
 import json, sys
 import torch
 from safetensors.torch import load_file
 from emopeft import peft_modules
-folder, saved, peft_modules.__path__ = map(json.loads, sys.argv[1:])
+folder, saved, device, peft_modules.__path__ = map(json.loads, sys.argv[1:])
 from tests.peft_modules.cases import base, batch_of, built
 for number, (family, spec) in enumerate(saved):
     tensors = load_file(f"{folder}/{number}.safetensors")
     logits = tensors.pop("logits")
-    _, model = built(base(family)[0], spec, prove=False)
-    if set(tensors) != set(model.trainable_state()):
+    _, model = built(base(family, device)[0], spec, prove=False, seed=1)
+    if set(tensors) != set(model.kept_state()):
         print(f"{family} {spec}: other tensors in a new process")
         continue
-    model.load_trainable_state(tensors)
+    model.load_kept_state(tensors)
     with torch.no_grad():
-        found = model.eval()(batch_of(model))
-    if not torch.equal(found, logits):
-        print(f"{family} {spec}: reloaded, logits differ by {(found - logits).abs().max():.1e}")
+        found = model.eval()(batch_of(model)).cpu()
+    error = float((found - logits).abs().max())
+    if error > (0.0 if device == "cpu" else 1e-5):
+        print(f"{family} {spec}: reloaded, logits differ by {error:.1e}")
 """
 
 
-def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path) -> list[str]:
+def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path, device: str) -> list[str]:
     """Rebuild all that was saved in a new process; the pairs whose logits are not equal."""
-    arguments = (str(folder), saved, list(peft_modules.__path__))
+    arguments = (str(folder), saved, device, list(peft_modules.__path__))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CHILD, *map(json.dumps, arguments)],
         cwd=ROOT, capture_output=True, text=True,
@@ -260,6 +266,7 @@ def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_battery(family: str, tmp_path: Path) -> None:
-    found = failures([(family, spec) for spec in specs()], tmp_path)
+def test_battery(family: str, tmp_path: Path, device: torch.device) -> None:
+    """REVIEW A8, and B's device axis: every method, on every device there is."""
+    found = failures([(family, spec) for spec in specs()], tmp_path, str(device))
     assert not found, "\n".join(found)

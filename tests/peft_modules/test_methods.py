@@ -191,7 +191,7 @@ def test_adalora_follows_the_trainings_length_and_resumes() -> None:
     def steps(model: Any, optimizer: Any, batch: Any, first: int, last: int) -> None:
         model.train()
         for step in range(first, last + 1):
-            loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
+            loss = torch.nn.functional.cross_entropy(model(batch), batch.targets[:, 0].long())
             (loss + model.penalty()).backward()
             optimizer.step()
             model.after_step(step, total)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 from emopeft.downstream.corpora.base import Utterance
-from emopeft.downstream.protocols import schema
-from emopeft.downstream.protocols.protocol import Protocol, list_protocols
+from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.protocols.protocol import Protocol, list_protocols, parse
+from emopeft.downstream.tasks.emotion import EmotionTask
 
 SHIPPED = {protocol.name: protocol for protocol in list_protocols()}
 SUPERB = "iemocap-superb-random-dev"
@@ -15,6 +17,23 @@ SUPERB = "iemocap-superb-random-dev"
 
 def utterance(name: str, speaker: str = "a", emotion: str | None = "sad", **more) -> Utterance:
     return Utterance(name, Path(f"{name}.wav"), speaker, emotion, **more)
+
+
+def plan_of(protocol: Protocol, utterances: Iterable[Utterance], **more) -> Plan:
+    """The plan of `EmotionTask`; utterances made by hand are the protocol's corpus'."""
+    corpus = protocol.corpora[0]
+    known = [dataclasses.replace(u, corpus=u.corpus or corpus) for u in utterances]
+    return Plan.of(protocol, EmotionTask.of(protocol, known), known, **more)
+
+
+def sides(plan: Plan, fold: int = 0) -> dict[str, list[Utterance]]:
+    """Train, dev and test of a fold that has one of each."""
+    return {part: [e.utterance for e in found] for part, _, found in plan.folds[fold].parts()}
+
+
+def speakers(plan: Plan, fold: int = 0) -> dict[str, list[str]]:
+    """Who stands on each side, sorted."""
+    return {part: sorted({u.speaker for u in us}) for part, us in sides(plan, fold).items()}
 
 
 def iemocap_like(protocol: Protocol) -> list[Utterance]:
@@ -35,7 +54,7 @@ def fake_corpus(protocol: Protocol) -> list[Utterance]:
             for s, split in zip("abcd", ("train", "train", "dev", "test"), strict=True)
             for i in range(4)
         ]
-    names = sorted({name for fold in protocol.folds for name in fold.test})
+    names = sorted({name for fold in protocol.folds for name in fold.tests["test"]})
     found = []
     for label, number in protocol.counts.items():
         for i in range(number):
@@ -64,8 +83,7 @@ def minimal(**changes) -> dict:
 
 
 def protocol_of(**changes) -> Protocol:
-    data = schema.parse(minimal(**changes))
-    return Protocol(**{f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
+    return parse(minimal(**changes))
 
 
 SMALL = [utterance(f"{s}{e}", s, e) for s in "abc" for e in ("sad", "happy")]

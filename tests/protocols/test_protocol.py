@@ -1,15 +1,13 @@
-"""Resolving a protocol on a corpus, its hash, and the audit for leaks."""
+"""A plan of a protocol on a corpus, its hash, and the audit for leaks."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
-from emopeft.downstream.protocols.protocol import Resolved
+from emopeft.downstream.data.plan import Example, Plan
 from emopeft.errors import UserError
 from tests.protocols.cases import (
     SHIPPED,
@@ -17,43 +15,27 @@ from tests.protocols.cases import (
     SUPERB,
     fake_corpus,
     iemocap_like,
+    plan_of,
     protocol_of,
+    sides,
+    speakers,
     utterance,
 )
-
-
-def test_hash_by_hand_and_what_changes_it():
-    protocol = protocol_of()
-    resolved = protocol.resolve(SMALL)
-    rows = [["manifest", "emotion", ["sad", "happy"]]]
-    for side, speaker in (("train", "c"), ("dev", "b"), ("test", "a")):
-        rows += [["1", side, f"{speaker}{e}", e] for e in ("happy", "sad")]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    assert resolved.hash == hashlib.sha256(text.encode()).hexdigest()
-    assert protocol.resolve(SMALL[::-1]).hash == resolved.hash  # not as the file system lists them
-    moved = [dataclasses.replace(u, path=Path("/elsewhere") / u.path) for u in SMALL]
-    assert protocol.resolve(moved).hash == resolved.hash
-    relabelled = [*SMALL, utterance("more", "c", "happy")]
-    others = [
-        protocol.resolve(relabelled),
-        protocol.resolve([*SMALL, utterance("more", "c")]),
-        protocol_of(classes=["happy", "sad"]).resolve(SMALL),
-        protocol_of(folds=[{"name": "1", "test": ["b"], "dev": ["a"]}]).resolve(SMALL),
-        protocol_of(task="other").resolve(SMALL),
-    ]
-    assert len({resolved.hash, *(o.hash for o in others)}) == 6
 
 
 def test_labels_counts_and_speakers_of_a_fold():
     labels = {"sad": "sad", "happy": "happy", "excited": "happy"}
     corpus = [*SMALL, utterance("c-exc", "c", "excited"), utterance("x", "c", "bored")]
     corpus.append(utterance("nothing", "c", None))
-    resolved = protocol_of(labels=labels).resolve(corpus)
-    assert resolved.counts()["1"]["train"] == {"sad": 1, "happy": 2}
-    assert resolved.speakers() == {"1": {"train": ["c"], "dev": ["b"], "test": ["a"]}}
-    assert resolved.label(corpus[6]) == 1 and resolved.dropped == {"bored": 1, "": 1}
-    assert resolved.fold("1") is resolved.folds[0]
-    for wrong in (lambda: resolved.label(corpus[7]), lambda: resolved.fold("2")):
+    plan = plan_of(protocol_of(labels=labels), corpus)
+    assert plan.counts()["1"]["train"] == {"train": {"sad": 1, "happy": 2}}
+    assert speakers(plan) == {"train": ["c"], "dev": ["b"], "test": ["a"]}
+    assert plan.dropped == {"bored": 1, "": 1}
+    excited = dataclasses.replace(corpus[6], corpus="manifest")
+    assert plan.target(Example(excited)) == (0.0, 1.0)
+    assert plan.fold("1") is plan.folds[0]
+    bored = Example(dataclasses.replace(corpus[7], corpus="manifest"))
+    for wrong in (lambda: plan.target(bored), lambda: plan.fold("2")):
         with pytest.raises(UserError):
             wrong()
 
@@ -62,22 +44,22 @@ def test_incomplete_corpora_are_refused_with_everything_that_is_missing():
     corpus = iemocap_like(SHIPPED[SUPERB])
     lacking = [u for i, u in enumerate(corpus) if i % 500]
     with pytest.raises(UserError) as error:
-        SHIPPED[SUPERB].resolve(lacking)
+        plan_of(SHIPPED[SUPERB], lacking)
     assert "12 of 5531 utterances are not in the corpus (Ses01" in str(error.value)
     assert SUPERB in str(error.value) and "--data" in str(error.value)
-    partial = SHIPPED[SUPERB].resolve(lacking, allow_incomplete=True)
-    whole = SHIPPED[SUPERB].resolve(corpus)
+    partial = plan_of(SHIPPED[SUPERB], lacking, allow_incomplete=True)
+    whole = plan_of(SHIPPED[SUPERB], corpus)
     assert not partial.complete and len(partial.missing) == 12 and partial.hash != whole.hash
 
     protocol = SHIPPED["ravdess-6fold"]
     some = [u for u in fake_corpus(protocol) if u.speaker != "07" or u.emotion == "sad"]
     some = [u for u in some if u.speaker != "09"] + [utterance("new", "25", "sad")]
     with pytest.raises(UserError) as error:
-        protocol.resolve(some)
+        plan_of(protocol, some)
     for part in ("neutral 88 instead of 96", "speaker 25 of the corpus", "speaker 09 of the proto"):
         assert part in str(error.value)
     with pytest.raises(UserError, match="speaker 25"):  # a stranger is not incompleteness
-        protocol.resolve(some, allow_incomplete=True)
+        plan_of(protocol, some, allow_incomplete=True)
 
 
 @pytest.mark.parametrize(
@@ -92,20 +74,20 @@ def test_incomplete_corpora_are_refused_with_everything_that_is_missing():
 )
 def test_what_does_not_fit(utterances, message):
     with pytest.raises(UserError, match=message):
-        protocol_of().resolve(utterances)
+        plan_of(protocol_of(), utterances)
 
 
 def test_an_id_protocol_notices_other_labels():
     ids = {f"{s}{e}": e for s in "abc" for e in ("sad", "happy")}
     folds = [{"name": "1", "test": ["asad"], "dev": ["bsad"], "train": ["chappy", "csad"]}]
     protocol = protocol_of(unit="id", utterances=ids, folds=folds)
-    assert [u.id for u in protocol.resolve(SMALL).folds[0].train] == ["chappy", "csad"]
+    assert [u.id for u in sides(plan_of(protocol, SMALL))["train"]] == ["chappy", "csad"]
     other = [dataclasses.replace(SMALL[0], emotion="happy"), *SMALL[1:]]
     with pytest.raises(UserError, match="labelled otherwise in the corpus \\(asad\\)"):
-        protocol.resolve(other)
+        plan_of(protocol, other)
 
 
-def by_session(*rows: tuple[str, str], **changes) -> Resolved:
+def by_session(*rows: tuple[str, str], **changes) -> Plan:
     """Two utterances per (session, speaker); test session 1, dev 2, train 3."""
     corpus = [
         utterance(f"{s}{speaker}{e}", speaker, e, session=s)
@@ -113,7 +95,7 @@ def by_session(*rows: tuple[str, str], **changes) -> Resolved:
         for e in ("sad", "happy")
     ]
     folds = [{"name": "1", "test": ["1"], "dev": ["2"], "train": ["3"]}]
-    return protocol_of(unit="session", folds=folds, **changes).resolve(corpus)
+    return plan_of(protocol_of(unit="session", folds=folds, **changes), corpus)
 
 
 CLEAN = (("1", "a"), ("2", "b"), ("3", "c"))
@@ -122,31 +104,34 @@ CLEAN = (("1", "a"), ("2", "b"), ("3", "c"))
 def test_a_clean_audit_is_plain_data():
     audit = by_session(*CLEAN).audit()
     assert audit["clean"] and json.loads(json.dumps(audit)) == audit
-    assert audit["folds"]["1"]["speakers"] == {"train": 1, "dev": 1, "test": 1}
+    one = {"train": {"train": 1}, "dev": {"train": 1}, "test": {"test": 1}}
+    assert audit["folds"]["1"]["speakers"] == one
 
 
 @pytest.mark.parametrize(
     ("rows", "declared", "message"),
     [
-        ((*CLEAN, ("3", "a")), False, "speaker a is in test and in train"),
-        ((*CLEAN, ("2", "a")), False, "speaker a is in test and in dev"),
-        ((*CLEAN, ("3", "b")), False, "speaker b is in dev and in train"),
-        ((*CLEAN, ("3", "a")), True, "speaker a is in test and in train"),
-        ((*CLEAN, ("2", "a")), True, "speaker a is in test and in dev"),
+        ((*CLEAN, ("3", "a")), False, "speaker manifest/a is in test and in train"),
+        ((*CLEAN, ("2", "a")), False, "speaker manifest/a is in test and in dev"),
+        ((*CLEAN, ("3", "b")), False, "speaker manifest/b is in dev and in train"),
+        ((*CLEAN, ("3", "a")), True, "speaker manifest/a is in test and in train"),
+        ((*CLEAN, ("2", "a")), True, "speaker manifest/a is in test and in dev"),
         ((*CLEAN, ("3", "b")), True, None),
         ((*CLEAN, ("3", "")), False, "2 utterances have no speaker"),
+        ((*CLEAN, ("3", "")), True, "2 utterances have no speaker"),
     ],
 )
 def test_leaks_stop_a_run_unless_the_name_declares_them(rows, declared, message):
     changes = {"name": "mine-random-dev", "speaker_overlap": ["dev"]} if declared else {}
-    resolved = by_session(*rows, **changes)
-    assert resolved.audit()["clean"] == (message is None)
+    plan = by_session(*rows, **changes)
+    assert plan.audit()["clean"] == (message is None)
     if message is None:
-        resolved.check_leaks()
-        assert resolved.audit()["folds"]["1"]["dev_train"] == ["b"]  # allowed, but in the record
+        plan.check_leaks()
+        shared = plan.audit()["folds"]["1"]["shared_speakers"]
+        assert shared["dev_train"] == ["manifest/b"]  # allowed, but in the record
     else:
         with pytest.raises(UserError, match=message):
-            resolved.check_leaks()
+            plan.check_leaks()
 
 
 def test_a_declaration_without_the_name_or_a_name_without_it_counts_for_nothing():
@@ -157,25 +142,25 @@ def test_a_declaration_without_the_name_or_a_name_without_it_counts_for_nothing(
     sneaky = dataclasses.replace(
         by_session(*CLEAN, ("3", "b")).protocol, speaker_overlap=("dev",)
     )  # not through the file
-    resolved = dataclasses.replace(by_session(*CLEAN, ("3", "b")), protocol=sneaky)
-    assert not resolved.audit()["clean"]
+    plan = dataclasses.replace(by_session(*CLEAN, ("3", "b")), protocol=sneaky)
+    assert not plan.audit()["clean"]
 
 
-def test_one_file_under_two_ids_or_one_utterance_on_two_sides_leaks():
-    twins = [*SMALL[:-1], dataclasses.replace(SMALL[-1], path=SMALL[0].path)]
-    with pytest.raises(UserError, match="asad is on two sides"):
-        protocol_of().resolve(twins).check_leaks()
-    resolved = protocol_of().resolve(SMALL)
-    fold = resolved.folds[0]
-    both = dataclasses.replace(fold, dev=(*fold.dev, fold.train[0]))
-    with pytest.raises(UserError, match="chappy is on two sides"):
-        dataclasses.replace(resolved, folds=(both,)).check_leaks()
+def test_one_utterance_on_two_sides_leaks():
+    plan = plan_of(protocol_of(), SMALL)
+    (stage,) = plan.folds[0].stages
+    both = dataclasses.replace(stage, dev=(*stage.dev, stage.train[0]))
+    fold = dataclasses.replace(plan.folds[0], stages=(both,))
+    with pytest.raises(UserError, match="manifest/chappy is on two sides"):
+        dataclasses.replace(plan, folds=(fold,)).check_leaks()
 
 
 def test_the_superb_protocol_is_clean_only_because_it_declares_its_dev_part():
-    resolved = SHIPPED[SUPERB].resolve(iemocap_like(SHIPPED[SUPERB]))
-    resolved.check_leaks()
-    assert len(resolved.audit()["folds"]["1"]["dev_train"]) == 8  # all training speakers
-    renamed = dataclasses.replace(resolved.protocol, name="iemocap-superb")
+    plan = plan_of(SHIPPED[SUPERB], iemocap_like(SHIPPED[SUPERB]))
+    plan.check_leaks()
+    assert (
+        len(plan.audit()["folds"]["1"]["shared_speakers"]["dev_train"]) == 8
+    )  # all training speakers
+    renamed = dataclasses.replace(plan.protocol, name="iemocap-superb")
     with pytest.raises(UserError, match="in dev and in train"):
-        dataclasses.replace(resolved, protocol=renamed).check_leaks()
+        dataclasses.replace(plan, protocol=renamed).check_leaks()

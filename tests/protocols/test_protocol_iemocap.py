@@ -18,6 +18,7 @@ from tests.protocols.cases import (
     SHIPPED,
     SUPERB,
     iemocap_like,
+    plan_of,
 )
 from tests.shared import SHARED
 
@@ -34,19 +35,21 @@ def published(session: int, side: str) -> list[dict]:
 
 @needs_fold_files
 def test_superb_folds_equal_the_published_ones_and_torchs_random_split():
-    resolved = SHIPPED[SUPERB].resolve(iemocap_like(SHIPPED[SUPERB]))
+    plan = plan_of(SHIPPED[SUPERB], iemocap_like(SHIPPED[SUPERB]))
     classes = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
     sizes = []
-    for k, fold in enumerate(resolved.folds, start=1):
+    for k, fold in enumerate(plan.folds, start=1):
         rows = published(k, "train")
         length = int(0.8 * len(rows))
         torch.manual_seed(0)
         parts = torch.utils.data.random_split(rows, [length, len(rows) - length])
-        sides = {"train": parts[0], "dev": parts[1], "test": published(k, "test")}
-        for side, rows in sides.items():
+        sets = {"train": parts[0], "dev": parts[1], "test": published(k, "test")}
+        ours = {part: found for part, _, found in fold.parts()}
+        for side, rows in sets.items():
             theirs = [(Path(row["path"]).stem, classes[row["label"]]) for row in rows]
-            assert [(u.id, resolved.label(u)) for u in fold.sides()[side]] == theirs
-        sizes.append(len(fold.test))
+            found = [(e.utterance.id, plan.target(e).index(1)) for e in ours[side]]
+            assert found == theirs
+        sizes.append(len(fold.tests["test"]))
     assert sizes == [1085, 1023, 1151, 1031, 1241]
 
 
@@ -90,8 +93,8 @@ def test_superb_dev_parts_equal_those_of_s3prls_own_code():
     assert run.returncode == 0, run.stderr[-2000:]
     theirs = json.loads(run.stdout.splitlines()[-1])
     for fold in SHIPPED[SUPERB].folds:
-        assert list(fold.train or ()) == theirs[f"{fold.name} train"]
-        assert list(fold.dev) == theirs[f"{fold.name} dev"]
+        assert list(fold.stages[0].train or ()) == theirs[f"{fold.name} train"]
+        assert list(fold.stages[0].dev) == theirs[f"{fold.name} dev"]
 
 
 def test_iemocap_counts_of_superb():
@@ -99,7 +102,7 @@ def test_iemocap_counts_of_superb():
     assert counts == {"neutral": 1708, "happy": 1636, "angry": 1103, "sad": 1084}
     assert SHIPPED[SUPERB].classes == ("neutral", "happy", "angry", "sad")
     assert dict(SHIPPED["iemocap-loso"].utterances) == dict(SHIPPED[SUPERB].utterances)
-    devs = {f.name: f.dev for f in SHIPPED["iemocap-loso"].folds}
+    devs = {f.name: f.stages[0].dev for f in SHIPPED["iemocap-loso"].folds}
     assert devs == {"1": ("5",), "2": ("5",), "3": ("5",), "4": ("5",), "5": ("4",)}  # PEFT-SER
     everything = SHIPPED["iemocap-loso-all"].counts
     assert sum(everything.values()) + 2 + 3 + 2507 == 10039  # disgusted, other, undecided
@@ -135,15 +138,16 @@ def test_a_tree_in_iemocaps_layout_gives_the_published_folds(tmp_path):
     utterances = CORPORA["iemocap"].load(tmp_path)
     assert len(utterances) == 5531
     for name in (SUPERB, "iemocap-loso"):
-        resolved = SHIPPED[name].resolve(utterances)
-        resolved.check_leaks()
-        assert resolved.hash == SHIPPED[name].resolve(iemocap_like(SHIPPED[name])).hash
-    resolved = SHIPPED[SUPERB].resolve(utterances)
-    for fold, spec in zip(resolved.folds, SHIPPED[SUPERB].folds, strict=True):
-        assert tuple(u.id for u in fold.dev) == spec.dev
+        plan = plan_of(SHIPPED[name], utterances)
+        plan.check_leaks()
+        assert plan.hash == plan_of(SHIPPED[name], iemocap_like(SHIPPED[name])).hash
+    plan = plan_of(SHIPPED[SUPERB], utterances)
+    for fold, spec in zip(plan.folds, SHIPPED[SUPERB].folds, strict=True):
+        dev = fold.stages[0].dev
+        assert tuple(e.utterance.id for e in dev) == spec.stages[0].dev
         if (PUBLISHED / "Session1").is_dir():
             theirs = [Path(row["path"]).stem for row in published(int(fold.name), "test")]
-            assert [u.id for u in fold.test] == theirs
+            assert [e.utterance.id for e in fold.tests["test"]] == theirs
     (next((tmp_path / "Session3/sentences/wav").glob("*/*.wav"))).unlink()
     with pytest.raises(UserError):
-        SHIPPED[SUPERB].resolve(CORPORA["iemocap"].load(tmp_path))
+        plan_of(SHIPPED[SUPERB], CORPORA["iemocap"].load(tmp_path))

@@ -1,0 +1,46 @@
+"""A batch: the inputs of some utterances and their targets, on one device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass
+class Batch:
+    """Inputs of some utterances.
+
+    Attributes:
+        states: what is already known of the states below ``start``: their time means
+            (batch, states, width), or for a head that needs frames, per utterance
+            (states, time, width). All L+1 states when everything is frozen.
+        kept: per utterance what `Upstream.forward_from` starts from (empty when all is frozen).
+        targets: (batch, targets), see `downstream.tasks.base.Task.target`.
+    """
+
+    states: Tensor | list[Tensor]
+    kept: list[Tensor]
+    targets: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """All of it."""
+        states = [self.states] if isinstance(self.states, Tensor) else self.states
+        return [*states, *self.kept, self.targets]
+
+    def to(self, device: torch.device) -> Batch:
+        """On a device. To a GPU the copies go through pinned memory and are not waited for."""
+        if device.type == "cuda":
+            return self._map(lambda t: _pinned(t).to(device, non_blocking=True))
+        return self._map(lambda t: t.to(device))
+
+    def _map(self, place: Callable[[Tensor], Tensor]) -> Batch:
+        whole = isinstance(self.states, Tensor)
+        states = place(self.states) if whole else [place(t) for t in self.states]
+        return Batch(states, [place(t) for t in self.kept], place(self.targets))
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()
