@@ -259,7 +259,8 @@ def default_recipe(protocol: str, kind: str) -> Path:
     early stopping on dev.
     """
     special = shipped(f"{protocol}/{kind}.yaml")
-    return special if special.is_file() else shipped(f"default/{kind}.yaml")
+    named = Path(protocol).name == protocol  # not a file of the user's own
+    return special if named and special.is_file() else shipped(f"default/{kind}.yaml")
 
 
 def parse_method(spec: str) -> list[Method]:

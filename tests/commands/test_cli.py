@@ -122,7 +122,7 @@ FP16 = (("-u", "demo", "-o", "train.precision=fp16"), "fp16 needs a GPU")
         (("-u", "demo", "-p", "lora+lora"), "stands twice"),
         (("-u", "demo", "--protocol", "demo-5folds"), "did you mean demo-5fold"),
         (("-u", "demo", "--protocol", "ravdess-6fold"), "is for corpus ravdess"),
-        (("-u", "demo", "--fold", "7"), "unknown fold '7'"),
+        (("-u", "demo", "--fold", "7"), "unknown fold of protocol demo-5fold '7'"),
         (("-u", "demo", "--seed", "x"), "--seed x must be whole numbers"),
         (("-u", "demo", "-o", "train.lrr=1"), "did you mean train.lr"),
         (("-u", "demo", "-d", "emotoin"), "did you mean emotion"),

@@ -157,7 +157,8 @@ def test_the_documented_modules_run(module: str, words: list[str], status: int) 
         (("predict", "x", "y", "--output", ""), "--output: is empty"),
         (("predict", "x", "y", "--seed", "1,2"), "names several checkpoints"),
         (("cache", "clean", ""), "ID: is empty"),
-        (("board", "x", "--out", "y", "--sort", "macro"), "did you mean macro_f1"),
+        (("board", "x", "--out", "y"), "x is not a folder"),
+        (("board", "x", "--out", ""), "--out: is empty"),
         (("list", "method"), "invalid choice: 'method'"),
     ],
 )
