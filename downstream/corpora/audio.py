@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,16 @@ import soundfile
 import soxr
 
 from emopeft.errors import UserError
-from emopeft.files import file_digest
+from emopeft.files import file_digest, open_regular
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 SAMPLE_RATE = 16000
 MINIMUM_SECONDS = 0.025  # one analysis window: encoders give no frame for less
+
+# What a header may say: a rate of 1 Hz makes gigabytes of 16 kB when it is resampled.
+RATES = (1_000, 768_000)  # Hz
+MAXIMUM_SECONDS = 24 * 3600.0
+MAXIMUM_VALUES = 1 << 31  # samples of all channels
 
 # A sample at full scale: 16-bit audio clips at 32767/32768, older converters a little below.
 FULL_SCALE = 0.999
@@ -32,7 +38,7 @@ class AudioError(UserError):
     """A file that cannot be used.
 
     Attributes:
-        kind: "missing" | "empty" | "unreadable" | "not finite" | "too short".
+        kind: "missing" | "empty" | "unreadable" | "too long" | "not finite" | "too short".
         problem: the sentence without the way out.
     """
 
@@ -57,15 +63,43 @@ def _cut(start: bytes, size: int) -> tuple[int, int]:
 
 
 def _open(path: Path) -> soundfile.SoundFile:
+    """A file that is audio, and not too much of it, as far as its header goes."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise AudioError("missing", f"{path} does not exist") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise AudioError("unreadable", f"{path} cannot be opened ({reason})") from error
+            size = os.fstat(file.fileno()).st_size
+            _check_start(path, start, size)
+            opened = os.dup(file.fileno())
+    except AudioError:
+        raise
+    except UserError as error:
+        raise _not_opened(path, error) from error
+    try:
+        os.lseek(opened, 0, os.SEEK_SET)
+        sound = soundfile.SoundFile(opened)  # closes it, in any case
+    except (soundfile.SoundFileError, OSError) as error:
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+        raise AudioError("unreadable", f"{path} cannot be read as audio ({reason})") from error
+    try:
+        _check_header(path, sound.samplerate, sound.frames, sound.channels)
+    except AudioError:
+        sound.close()
+        raise
+    return sound
+
+
+def _not_opened(path: Path, error: UserError) -> AudioError:
+    """Why a file could not be opened, without the way out, which an AudioError adds."""
+    cause = error.__cause__
+    if isinstance(cause, FileNotFoundError | NotADirectoryError):
+        return AudioError("missing", f"{path} does not exist")
+    if isinstance(cause, OSError):
+        reason = cause.strerror or cause
+        return AudioError("unreadable", f"{path} cannot be opened ({reason})")
+    return AudioError("unreadable", str(error).removesuffix("; give a regular file"))
+
+
+def _check_start(path: Path, start: bytes, size: int) -> None:
     if size == 0:
         raise AudioError("empty", f"{path} is empty (0 bytes)")
     if start.startswith(b"version https://git-lfs"):
@@ -78,11 +112,21 @@ def _open(path: Path) -> soundfile.SoundFile:
         raise AudioError(
             "unreadable", f"{path} is damaged: {cut} of its {declared} bytes are missing"
         )
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
-        raise AudioError("unreadable", f"{path} cannot be read as audio ({reason})") from error
+
+
+def _check_header(path: Path, rate: int, frames: int, channels: int) -> None:
+    low, high = RATES
+    if not low <= rate <= high:
+        raise AudioError(
+            "unreadable",
+            f"{path} says that it has {rate} Hz, which no speech has ({low} to {high})",
+        )
+    if frames > MAXIMUM_SECONDS * rate or frames * channels > MAXIMUM_VALUES:
+        raise AudioError(
+            "too long",
+            f"{path} says that it lasts {frames / rate / 3600:.1f} h in {channels} channels, more "
+            "than a clip can have",
+        )
 
 
 def _read(path: Path, minimum: float) -> tuple[np.ndarray, int]:
@@ -170,14 +214,14 @@ def examine(path: Path, minimum: float = MINIMUM_SECONDS) -> Clip:
     """Decode a file completely and describe it; a problem is returned, never raised."""
     try:
         digest = file_digest(path)
-    except OSError:
+    except UserError:
         digest = ""
     try:
         samples, rate = _read(path, minimum)
     except AudioError as error:
         return Clip(path, digest, error.kind, error.problem)
-    with path.open("rb") as file:
-        head = file.read(8)
+    with open_regular(path) as file:
+        cut, _ = _cut(file.read(8), os.fstat(file.fileno()).st_size)
     level = np.abs(samples)
     # Adding zero turns -0.0 into 0.0, which has other bytes.
     mono = samples.mean(axis=1, dtype=np.float32) + np.float32(0)
@@ -191,5 +235,5 @@ def examine(path: Path, minimum: float = MINIMUM_SECONDS) -> Clip:
         peak=float(level.max()),
         clipped=float((level >= FULL_SCALE).mean()),
         audio=audio,
-        cut=_cut(head, path.stat().st_size)[0],
+        cut=cut,
     )

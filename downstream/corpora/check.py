@@ -1,8 +1,7 @@
 """Is this tree the corpus it should be, and is every clip usable?
 
-`scan` reads all audio once, before training: one error lists all broken files. `check` compares
-a tree with what was published and looks for what spoils an experiment quietly; the command is
-``python -m downstream.corpora check NAME DIR``.
+`check` compares a tree with what was published and looks for what spoils an experiment quietly;
+the command is ``python -m downstream.corpora check NAME DIR``.
 
 ==================== ======= ====================================================================
 check                level   when
@@ -12,7 +11,8 @@ tree                 error   the reader's own: missing folders, unknown labels, 
 incomplete           error   fewer utterances of an emotion, or speakers, than published; their
                              ids where the names follow a rule
 missing, empty,      error   no audio to train on (0 bytes, no samples, cannot be decoded,
-unreadable                   breaks off, a WAV that lost over 1 % of its bytes)
+unreadable                   breaks off, a WAV that lost over 1 % of its bytes, no rate of speech)
+too long             error   over 24 h, as its header says
 not finite           error   NaN or infinite samples
 too short            error   under 0.025 s, less than any encoder takes
 unknown label        error   an emotion the corpus does not have
@@ -31,20 +31,17 @@ format               info    sample rates, channels, durations
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from emopeft.downstream.corpora.audio import MINIMUM_SECONDS, Clip, examine
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, audio_files, listing
+from emopeft.downstream.corpora.audio import MINIMUM_SECONDS
+from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, audio_files
 from emopeft.downstream.corpora.report import Report
+from emopeft.downstream.corpora.scan import Scan, scan
 from emopeft.errors import UserError
 
 SHORT_SECONDS = 0.1
@@ -56,66 +53,9 @@ ERROR_KINDS = {
     "empty": "files hold no samples",
     "unreadable": "files cannot be read as audio",
     "not finite": "files have NaN or infinite samples",
+    "too long": "files say that they last longer than a clip can",
     "too short": f"clips are under {MINIMUM_SECONDS} s",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """What reading every file once gave.
-
-    Attributes:
-        seconds: utterance id -> duration, for the usable ones.
-        digests: utterance id -> SHA-256 of the file's bytes, for those that could be read.
-        problems: one sentence per unusable file, in the order of the utterances.
-        clips: utterance id -> everything found out.
-    """
-
-    seconds: dict[str, float]
-    digests: dict[str, str]
-    problems: list[str]
-    clips: dict[str, Clip]
-
-    def raise_if_broken(self) -> None:
-        """Raise one UserError that lists the problems, 20 of them at most."""
-        if self.problems:
-            count = f"{len(self.problems)} audio files" if self.problems[1:] else "1 audio file"
-            raise UserError(
-                f"{count} cannot be used; restore or remove them:\n{listing(self.problems)}"
-            )
-
-
-def scan(
-    utterances: Sequence[Utterance],
-    minimum_seconds: float = MINIMUM_SECONDS,
-    progress: bool | None = None,
-) -> Scan:
-    """Decode every utterance's file once, in a few threads, and collect what is wrong.
-
-    Args:
-        minimum_seconds: clips below this are a problem.
-        progress: whether to show a bar; None: only on a terminal.
-    """
-    paths = [u.path for u in utterances]
-    bar = tqdm(
-        total=len(paths),
-        desc="reading audio",
-        unit="file",
-        disable=None if progress is None else not progress,
-    )
-    clips: list[Clip] = []
-    # Decoding and hashing release the interpreter lock.
-    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for clip in pool.map(lambda path: examine(path, minimum_seconds), paths):
-            clips.append(clip)
-            bar.update()
-    by_id = dict(zip((u.id for u in utterances), clips, strict=True))
-    return Scan(
-        seconds={name: clip.seconds for name, clip in by_id.items() if not clip.problem},
-        digests={name: clip.digest for name, clip in by_id.items() if clip.digest},
-        problems=[clip.problem for clip in clips if clip.problem],
-        clips=by_id,
-    )
 
 
 def check(
@@ -194,7 +134,9 @@ def _audio(report: Report, utterances: Sequence[Utterance], scanned: Scan) -> No
     for kind, message in ERROR_KINDS.items():
         items = [c.problem for c in scanned.clips.values() if c.problem and c.kind == kind]
         report.add("error", kind, message, items)
-    good = {name: clip for name, clip in scanned.clips.items() if not clip.problem}
+    # Within one corpus an id says enough.
+    clips = {u.id: scanned.clips[u.uid] for u in utterances}
+    good = {name: clip for name, clip in clips.items() if not clip.problem}
     report.add(
         "warning",
         "short",
@@ -242,7 +184,7 @@ def _duplicates(report: Report, utterances: Sequence[Utterance], scanned: Scan) 
     """Groups of ids with the same decoded samples."""
     groups: defaultdict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
-        clip = scanned.clips[utterance.id]
+        clip = scanned.clips[utterance.uid]
         if not clip.problem and clip.peak >= SILENT:
             groups[clip.audio].append(utterance)
     items = []
@@ -267,7 +209,7 @@ def _hashes(
     """The bytes of every file against the published ones."""
     items, seen = [], set()
     for utterance in utterances:
-        name, digest = utterance.path.name, scanned.digests.get(utterance.id)
+        name, digest = utterance.path.name, scanned.digests.get(utterance.uid)
         if name not in hashes:
             if utterance.path.suffix.lower() != ".wav":
                 items.append(f"{name}: not the published .wav, so it cannot be compared")

@@ -70,7 +70,7 @@ def cache_key(
         "patched": upstream.patched_below(start),  # a frozen adapter's mode and scale
         "loader": upstream.loader,
         "library": _version(upstream.loader),
-        "code": getattr(upstream, "code", "1"),
+        "code": upstream.code,
         "options": upstream.options,
         "numerics": dict(numerics or {}),
         "start": {FROM_FEATURES: "features", upstream.num_blocks: "end"}.get(start, start),
