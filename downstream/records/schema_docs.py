@@ -21,6 +21,7 @@ MODELS = {  # file name -> module and model of what it holds
     "fold": ("emopeft.downstream.records.schema", "FoldFacts"),
     "adapter": ("emopeft.downstream.models.adapter_config", "AdapterConfig"),
     "protocol": ("emopeft.downstream.protocols.schema", "ProtocolFile"),
+    "manifest": ("emopeft.downstream.corpora.manifest", "ManifestRow"),
 }
 
 
