@@ -1,4 +1,4 @@
-"""A second task of thirty lines (tests/tasks/toy.py) through everything, and no other file knows."""
+"""A second task of thirty lines (tests/tasks/toy.py) through everything; no other file knows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from emopeft.commands.door import main as door
-from emopeft.downstream.records.record import read_record, write_record
-from emopeft.downstream.records.verify import verify
+from emopeft.downstream.records.record import read_record, verify, write_record
 from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.downstream.sharing.hub import export, load
 from emopeft.downstream.tasks.base import TASKS
