@@ -18,7 +18,7 @@ from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
-from emopeft.downstream.records.schema import parse_moment, without_nan
+from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.metrics import mean_std
 from emopeft.errors import UserError

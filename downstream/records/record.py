@@ -24,7 +24,7 @@ from emopeft.downstream.records.checks import FoldResult, by_test, same, short
 from emopeft.downstream.records.making import RESULT, TABLE, read_run
 from emopeft.downstream.records.predictions import LARGEST
 from emopeft.downstream.records.record_schema import RecordFacts
-from emopeft.downstream.records.schema import parse_moment
+from emopeft.downstream.records.values import parse_moment
 from emopeft.downstream.tasks.base import Task
 from emopeft.files import read_json, read_text, write_text, writing
 from emopeft.validation import validated
