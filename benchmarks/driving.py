@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,7 +211,9 @@ def keys(**values: Any) -> list[str]:
     flags = []
     for name, value in values.items():
         section, _, key = name.partition("_")
-        flags += ["-o", f"{section}.{key}={json.dumps(value)}"]
+        # As YAML reads it: 1e-05 would be text there.
+        text = yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
+        flags += ["-o", f"{section}.{key}={text}"]
     return flags
 
 

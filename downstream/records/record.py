@@ -14,10 +14,8 @@ no torch.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +33,6 @@ from emopeft.files import digest, write_text, writing
 from emopeft.validation import validated
 
 RESULT, TABLE = "result.json", "predictions.csv"
-PACKAGES = (
-    *("emopeft", "torch", "transformers", "s3prl", "peft", "accelerate", "safetensors"),
-    *("numpy", "scipy", "scikit-learn", "audmetric", "soundfile", "soxr", "opensmile"),
-)
 # What decides a number is the same in all folds of a run; of the rest the record has every
 # version, or (these) the first fold's and a note that others differ.
 FIRST = ("run", "upstream", "method", "head", "parameters", "train", "corpora", "emopeft", "cache")
@@ -62,17 +56,6 @@ class Run:
         """The text of the run's predictions.csv."""
         rows = [row for fold in self.folds if fold.finished for row in fold.tests]
         return predictions_text(rows, self.task)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that results depend on."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def make_record(run: Path) -> dict[str, Any]:

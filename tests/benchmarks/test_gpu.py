@@ -183,12 +183,13 @@ OPTIONAL = """
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
-class Without:
-    def find_spec(self, name, path=None, target=None):
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.partition(".")[0] in {"s3prl", "opensmile", "tensorboard", "espeakng_loader"}:
             return None
-        return PathFinder.find_spec(name, path, target)
-sys.meta_path[:] = [f for f in sys.meta_path if f is not PathFinder] + [Without()]
+        return super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 assert find_spec("s3prl") is None and find_spec("torch") is not None
 import run_downstream
 import emopeft.downstream.runs.run

@@ -131,7 +131,7 @@ def example_facts(
     numerics = {"precision": "fp32", "frozen": "fp32", "tf32": False, "deterministic": False}
     options = {"do_normalize": False}
     dev = task.measure(table_of(dev_rows(fold, seed, getattr(task, "classes", CLASSES)), task))
-    return {
+    facts = {
         "schema": 2,
         "emopeft": "0.1.0",
         "status": "finished",
@@ -202,6 +202,7 @@ def example_facts(
         "utterances": {"train": 8, "dev": 8, "tests": {n: len(of) for n, of in tests.items()}},
         "metrics": {n: task.measure(table_of(of, task)) for n, of in tests.items()},
     } | changes  # fmt: skip
+    return json.loads(json.dumps(facts))  # parts of it are one object above
 
 
 def make_fold(
@@ -213,28 +214,33 @@ def make_fold(
     folds: Sequence[str] = FOLDS,
     classes: Sequence[str] = CLASSES,
     rows: Rows | None = None,
+    tests: Mapping[str, Rows] | None = None,
     planned: Mapping[str, Sequence[PlanRow]] | None = None,
     plan: Mapping[str, Any] | None = None,
     failed: str | None = None,
+    dev: Callable[[Prediction], Prediction] = lambda row: row,
     **facts: Any,
 ) -> dict[str, Any]:
     """Write a whole fold folder and return its facts; ``plan``: keys of `PlanFacts` to replace.
 
     Args:
-        planned: the plan's rows of each fold; rows: its predictions, instead of ``make_rows``.
-        failed: makes it a failed fold, with this reason.
+        planned: the plan's rows of each fold; rows: its predictions, instead of ``make_rows``;
+            tests: those of several named tests.
+        failed: makes it a failed fold, with this reason. dev: changes each row of dev.csv.
     """
     task = EmotionTask(classes)
-    tested = make_rows(fold, seed, right, classes) if rows is None else rows
+    if tests is None:
+        tests = {"test": make_rows(fold, seed, right, classes) if rows is None else rows}
     planned = {f: plan_rows(f, classes) for f in folds} if planned is None else planned
     made = plan_facts(task, planned) | dict(plan or {})
-    data = example_facts(fold, seed, plan=made, rows=tested, task=task, **facts)
+    data = example_facts(fold, seed, plan=made, tests=tests, task=task, **facts)
     if failed is not None:
         data |= {"status": "failed", "reason": failed, "metrics": {}}
         data["stages"][0]["result"] = None
     place = fold_folder(run, fold, seed)
-    dev = dev_rows(fold, seed, classes)
-    return write_fold(place, data, planned[fold], tested, dev).to_json()
+    tested = [row for of in tests.values() for row in of]
+    developed = [dev(row) for row in dev_rows(fold, seed, classes)]
+    return write_fold(place, data, planned[fold], tested, developed).to_json()
 
 
 def make_record(

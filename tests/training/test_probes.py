@@ -105,7 +105,7 @@ CASES = {
     "last state": ({}, {"layers": "last"}),
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
-    "whole-batch loss": ({"select": "correlation"}, {}),
+    "whole-batch loss": ({"select": "ccc"}, {}),
 }
 
 
@@ -191,11 +191,11 @@ def test_where_every_rate_diverged_none_is_chosen() -> None:
 def test_a_negative_metric_beats_a_diverged_rate() -> None:
     """REVIEW A15."""
     means, targets = data()
-    keys = keys_of(select="correlation", steps=20, eval_every=20, optimizer="sgd", clip=None)
+    keys = keys_of(select="ccc", steps=20, eval_every=20, optimizer="sgd", clip=None)
     probe = probe_of(keys, 0, means, targets, rates=[1e30, 1e-6], task=Together())
     list(train_probes([probe], quiet=True))
     assert probe.trials[0].failure is not None
-    probe.trials[1].selection.best["correlation"] = -0.3
+    probe.trials[1].selection.best["ccc"] = -0.3
     assert choose(Together(), keys, probe.trials) == 1
 
 
