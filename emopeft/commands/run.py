@@ -156,6 +156,8 @@ def train(flags: argparse.Namespace, command: str) -> int:
     record = run(recipe, command, flags.recipe)
     if int(os.environ.get("RANK", "0")) == 0:
         print(result(record, Path(recipe.out)))
+        # That a fold failed is told by the status, too; its reason stands in the table.
+        return 1 if any(fold["status"] == "failed" for fold in record["folds"]) else 0
     return 0
 
 
