@@ -22,7 +22,6 @@ MODELS = {  # file name -> module and model of what it holds
     "adapter": ("emopeft.downstream.models.adapter_config", "AdapterConfig"),
     "manifest": ("emopeft.downstream.corpora.manifest", "ManifestRow"),  # one row of it
     "protocol": ("emopeft.downstream.protocols.schema", "ProtocolFile"),
-    "manifest": ("emopeft.downstream.corpora.manifest", "ManifestRow"),
 }
 
 
