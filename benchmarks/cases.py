@@ -123,7 +123,7 @@ def ours(
 ) -> dict[str, Any]:  # fmt: skip
     """Our training's optimiser steps."""
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
-        side = Ours(Path(folder), waveforms(EPOCH, SECONDS))
+        side = Ours(Path(folder), EPOCH, SECONDS)
         found = side.timed(
             method, steps, train_precision=precision, cache_enabled=cache, cache_dtype=dtype,
             train_checkpointing=checkpointing,
@@ -215,7 +215,7 @@ def superb_probes(
 def growth(count: int = 16, seconds: float = 3.0, **_: Any) -> dict[str, Any]:
     """LoRA on HuBERT base, bf16: the frozen part and an epoch, for so many clips of a length."""
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
-        side = Ours(Path(folder), waveforms(count, seconds))
+        side = Ours(Path(folder), count, seconds)
         epoch = -(-count // BATCH)
         found = side.timed("lora", epoch, train_precision="bf16", train_batch_seconds=24.0)
         whole = (count + 8) * seconds / 3600
@@ -236,7 +236,7 @@ def floor(method: str, precision: str = "fp32", steps: int = 3, **_: Any) -> dic
     rate = 2 * 2048**3 / product
     operations, profiles = [], []
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
-        side = Ours(Path(folder), waveforms(BATCH, SECONDS))
+        side = Ours(Path(folder), BATCH, SECONDS)
         seconds = side.timed(method, steps, train_precision=precision)["seconds_per_step"]
         for extra, count in enumerate((1, 1 + steps)):  # a training of its own each: other steps
             name = f"counted{extra}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from benchmarks.driving import Run, keys, run, save_encoder, sides, steady, write_manifest
 from benchmarks.speech import waveforms
 
@@ -14,22 +12,22 @@ BATCH = 8
 
 
 class Ours:
-    """Our command line on HuBERT base and clips, in a folder that is removed in the end.
+    """Our command line on HuBERT base and real clips of one length, in a folder of the case's.
 
     The seconds of a step are the difference of two trainings of different length, so that loading,
     proofs and the evaluation cancel.
     """
 
-    def __init__(self, folder: Path, wavs: list[Tensor], batch: int = BATCH, size: str = "base"):
-        self.out, self.batch = folder / "runs", batch
-        self.seconds = max(map(len, wavs)) / 16e3
-        self.encoder = save_encoder(folder / "encoder", size)
-        extra = waveforms(len(wavs) + 8, self.seconds)[-8:]  # for dev and test
-        self.data = write_manifest(folder / "clips", [*wavs, *extra], sides(len(wavs)))
+    def __init__(self, folder: Path, count: int, seconds: float):
+        self.out, self.seconds = folder / "runs", seconds
+        self.encoder = save_encoder(folder / "encoder")
+        # Eight more for dev and test, of other files: what is heard twice would be a leak.
+        wavs = waveforms(count + 8, seconds)
+        self.data = write_manifest(folder / "clips", wavs, sides(count))
 
     def train(self, name: str, method: str, steps: int, **more: Any) -> Run:
         """So many optimiser steps, in a run of this name."""
-        flags = [*steady(steps, self.batch, self.seconds), *keys(**more)]
+        flags = [*steady(steps, BATCH, self.seconds), *keys(**more)]
         return run(self.out, name, self.data, self.encoder, "-p", method, *flags)
 
     def timed(self, method: str, steps: int, **more: Any) -> dict[str, Any]:
