@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from emopeft.errors import UserError
-from emopeft.peft_modules.apply import adapt, freeze
+from emopeft.peft_modules.apply import adapt
+from emopeft.peft_modules.freezing import freeze
 from tests.peft_modules.cases import base, batch_of, built
 from tests.peft_modules.test_battery import train
 

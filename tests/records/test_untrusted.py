@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emopeft.downstream.records.verify import examine
+from emopeft.downstream.records.record import examine
 from emopeft.errors import UserError
 from emopeft.leaderboard.gather import gather
 from emopeft.leaderboard.render import as_json, markdown, terminal

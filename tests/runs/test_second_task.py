@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from emopeft.commands.door import main as door
-from emopeft.downstream.records.record import write_record
-from emopeft.downstream.records.verify import verify
+from emopeft.downstream.records.record import verify, write_record
 from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.downstream.sharing.hub import export, load
 from emopeft.downstream.tasks.base import TASKS

@@ -137,7 +137,7 @@ def test_equal_gradients_on_two_processes(task: str, tmp_path: Path) -> None:
     gradient = gradients(wanted)
     where = tmp_path / "gradients.pt"
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          "--no-python", sys.executable, "-W", "ignore", "-c", TWO, task, str(where)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True, text=True, timeout=300,
