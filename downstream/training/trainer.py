@@ -25,6 +25,7 @@ from emopeft.downstream.training.curves import draw
 from emopeft.downstream.training.evaluating import outputs_of, precise
 from emopeft.downstream.training.interruption import asked, deferred
 from emopeft.downstream.training.memory import save_memory_and_time
+from emopeft.downstream.training.progress import put_back, snapshot
 from emopeft.downstream.training.selection import (
     Fit,
     Selection,
@@ -38,8 +39,6 @@ from emopeft.numerics import stream
 
 logger = logging.getLogger(__name__)
 
-# What of a trainer's progress is plain data and goes into the checkpoint by name.
-PROGRESS_FIELDS = ("step", "seconds", "loss_count")
 SAVE_SECONDS = 60.0  # how much work an interruption may cost
 
 
@@ -275,37 +274,15 @@ class Trainer:
     # ---- interruption -----------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.checkpoint is None or not self.accelerator.is_main_process:
-            return
-        scaler = self.accelerator.scaler
-        progress = {
-            **{name: getattr(self, name) for name in PROGRESS_FIELDS},
-            "selection": self.selection.state(),
-            "loss_sum": self.loss_sum.cpu(),
-            "best_state": self.best_state,
-            "model": self.plain.trainable_state(),
-            "methods": self.plain.method_progress(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
-        }
-        write_progress(self.checkpoint, progress)
+        if self.checkpoint is not None and self.accelerator.is_main_process:
+            write_progress(self.checkpoint, snapshot(self))
 
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         progress = read_progress(self.checkpoint)
-        device = self.accelerator.device
         try:
-            self.plain.load_trainable_state(progress["model"])
-            self.plain.load_method_progress(progress["methods"])
-            self.optimizer.load_state_dict(progress["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(progress["scaler"])
-            self.loss_sum = progress["loss_sum"].to(device)
-            self.best_state = {k: v.to(device) for k, v in progress["best_state"].items()}
-            self.selection = Selection(**progress["selection"])
-            for name in PROGRESS_FIELDS:
-                setattr(self, name, progress[name])
+            put_back(self, progress)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"{self.checkpoint} is not the progress of this training ({error}); delete it to "

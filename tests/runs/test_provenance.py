@@ -1,4 +1,4 @@
-"""Where a number came from: what is recorded is what trained, and what decides is in the identity."""
+"""What is recorded is what trained, and what decides a number is in its identity."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_every_seed_is_seen(finished: Path) -> None:
     assert [p.name for p in fold_folders(finished)] == ["fold1_seed0", "fold1_seed1"]
     assert [p.name for p in fold_folders(finished, "1", seed=1)] == ["fold1_seed1"]
     assert {(r["fold"], r["seed"]) for r in evaluate(finished)} == {("1", 0), ("1", 1)}
-    with pytest.raises(UserError, match=r"no trained fold of seed 7; trained: fold1_seed0"):
+    with pytest.raises(UserError, match=r"no trained fold 1 of seed 7; trained: fold1_seed0"):
         fold_folders(finished, seed=7)
 
 
