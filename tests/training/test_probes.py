@@ -20,10 +20,11 @@ from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
-from emopeft.downstream.training.probes import Probe, choose, probes_can_train
+from emopeft.downstream.training.probes import Probe, probes_can_train
 from emopeft.downstream.training.selection import Diverged, utterance_weights
 from emopeft.downstream.training.side_by_side import train_probes
 from emopeft.downstream.training.trainer import Trainer
+from emopeft.downstream.training.trials import choose
 from emopeft.upstream.base import Upstream
 from tests.tasks.toy import Together
 
@@ -152,7 +153,7 @@ def test_gradient_is_autograds_in_double_precision(task: Task) -> None:
     means, targets = means[:32].double(), targets[:32].double()
     weights = torch.rand(32, dtype=torch.float64)
     losses, left, right = stack._backward(
-        means, functools.partial(task.gradient, targets=targets, weights=weights)
+        means[None], functools.partial(task.gradient, targets=targets, weights=weights)
     )
     gradients = {name: view[1] for name, view in stack.small_views.items()}
     gradients["projector.weight"] = left[1].T @ right[1]
