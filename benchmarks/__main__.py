@@ -106,7 +106,8 @@ def run_suite(name: str, quick: bool) -> dict[str, Any]:
         for label, arguments in group.items():
             more = {}
             if quick:
-                more = {"steps": 600 if arguments["case"] == "superb_probes" else 1}
+                probes = arguments["case"] == "superb_probes"
+                more = {"steps": 600, "clips": 200} if probes else {"steps": 1}
             started = time.perf_counter()
             found[label].append(run_case(arguments | more))
             took = time.perf_counter() - started

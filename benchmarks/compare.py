@@ -46,7 +46,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "C": {
         "frozen part": {"case": "fill", "clips_count": 32},
-        "all probes": {"case": "superb_probes", "steps": 3000},
+        "all probes": {"case": "superb_probes", "steps": 3000, "clips": 1500},
     },
 }  # fmt: skip
 FIGURES = ("seconds_per_step", "frozen_seconds", "seconds_per_clip", "seconds", "peak_bytes")

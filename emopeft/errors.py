@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad input: one sentence naming the file or key and the way out; exit status 2.
 
-    Raised anywhere, caught once in ``run_downstream.entry_point`` and its like.
+    Raised anywhere, caught once, in ``emopeft.commands.door.guarded``.
     """
 
 

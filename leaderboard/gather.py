@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.records.checks import same
-from emopeft.downstream.records.schema import parse_moment
-from emopeft.downstream.records.verify import Checked, examine
+from emopeft.downstream.records.record import Checked, examine
+from emopeft.downstream.records.values import parse_moment
 from emopeft.downstream.tasks.base import Metric, Task
 from emopeft.errors import UserError, unknown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -22,8 +22,9 @@ from emopeft.peft_modules.tensors import (
     not_of_the_base,
     own_tensors,
     put,
+    running,
 )
-from emopeft.upstream.base import FROM_WAVEFORM, Upstream
+from emopeft.upstream.base import Upstream
 
 
 @dataclasses.dataclass
@@ -139,14 +140,14 @@ class Adaptation:
         """Take over what an earlier stage kept, where this one has the tensor, too.
 
         A pretrained tensor finds its place also where a tuner has wrapped its layer meanwhile,
-        unless the tuner itself has changed it. Call it before `freeze`.
+        unless the tuner itself has changed it. Call it before `freezing.freeze`.
 
         Returns:
             the names in ``state`` that were not taken: there is no tensor of that name and shape,
             or it lies below ``start``, where all is kept as the base weights gave it.
         """
         own, left = own_tensors(self.upstream), []
-        runs = _running(self.upstream, self.start)
+        runs = running(self.upstream, self.start)
         for name, tensor in state.items():
             place = name if name in own else moved_by_wrapping(name, own)
             moved_and_changed = place != name and place in self.kept
@@ -234,65 +235,6 @@ def adapt(
     if prove:
         prove_live(upstream)
     return adaptation
-
-
-def _running(upstream: Upstream, start: int) -> tuple[str, ...]:
-    """The beginnings of names of all tensors that a pass from ``start`` on computes with."""
-    if start == upstream.num_blocks:
-        return ()
-    if start == FROM_WAVEFORM:
-        return ("",)
-    parts = upstream.parts()
-    modules = [*parts["finish"], *(parts["embed"] if start < 0 else [])]
-    for i in range(max(start, 0), upstream.num_blocks):
-        modules += upstream.block_modules(i)
-    paths = {id(m): n for n, m in upstream.named_modules()}
-    return tuple(paths[id(m)] + "." for m in modules)
-
-
-def freeze(adaptation: Adaptation, patterns: Sequence[str]) -> list[str]:
-    """Stop training some of what trains, for a later stage; its values stay as they are.
-
-    What still trains is proven to be live again, so what an earlier stage trained is put in first
-    (`Adaptation.carry`): behind a LoRA-B that is still zero, a LoRA-A is dead. ``start`` stays
-    where it is: what is kept below it was kept for it.
-
-    Args:
-        patterns: a method of the sum by its name ("lora"), or a part of parameter names ("lora_A").
-
-    Returns:
-        the names of the parameters that were frozen.
-
-    Raises:
-        UserError: a pattern that chooses nothing (with what trains), or a dead tensor.
-    """
-    frozen: list[str] = []
-    for pattern in patterns:
-        named = [part for part in adaptation.parts if part.method.name == pattern]
-        names = [n for part in named or adaptation.parts for n in part.sizes]
-        chosen = names if named else [n for n in names if pattern and pattern in n]
-        if not chosen:
-            raise UserError(
-                f"freeze: '{pattern}' chooses nothing that trains in {adaptation.upstream.name}; "
-                f"what does: {_what_trains(adaptation)}"
-            )
-        for name in chosen:
-            adaptation.upstream.get_parameter(name).requires_grad_(False)
-        frozen += [n for n in chosen if n not in frozen]
-    for part in adaptation.parts:
-        part.sizes = {n: size for n, size in part.sizes.items() if n not in frozen}
-    prove_live(adaptation.upstream)
-    return frozen
-
-
-def _what_trains(adaptation: Adaptation) -> str:
-    """For messages: each method with one of its parameters."""
-    shown = [
-        f"{part.method.name} ({len(part.sizes)} tensors, e.g. {next(iter(part.sizes))})"
-        for part in adaptation.parts
-        if part.sizes
-    ]
-    return ", ".join(shown) or "nothing (the upstream is frozen)"
 
 
 def _check_possible(method: Method, upstream: Upstream) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
-from emopeft.upstream.base import Upstream
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream
 
 _OF_EVERY_MODULE = set(vars(nn.Module()))
 
@@ -112,3 +112,17 @@ def moved_by_wrapping(name: str, own: Mapping[str, Tensor]) -> str | None:
     module, _, last = name.rpartition(".")
     wrapped = f"{module}.base_layer.{last}"
     return wrapped if wrapped in own else None
+
+
+def running(upstream: Upstream, start: int) -> tuple[str, ...]:
+    """The beginnings of names of all tensors that a pass from ``start`` on computes with."""
+    if start == upstream.num_blocks:
+        return ()
+    if start == FROM_WAVEFORM:
+        return ("",)
+    parts = upstream.parts()
+    modules = [*parts["finish"], *(parts["embed"] if start < 0 else [])]
+    for i in range(max(start, 0), upstream.num_blocks):
+        modules += upstream.block_modules(i)
+    paths = {id(m): n for n, m in upstream.named_modules()}
+    return tuple(paths[id(m)] + "." for m in modules)

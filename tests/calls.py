@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -34,3 +35,17 @@ def demo_run(corpus: Path, out: Path, *more: object, method: str = "lora", name:
 def read(path: Path) -> Any:
     """A JSON file."""
     return json.loads(path.read_text())
+
+
+def predictions(path: Path) -> list[dict[str, str]]:
+    """The rows of a predictions.csv."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(run: Path) -> list[tuple[str, dict[str, float]]]:
+    """Id and scores of a run's test utterances."""
+    return [
+        (row["id"], {k: float(v) for k, v in row.items() if k.startswith("score_")})
+        for row in predictions(run / "predictions.csv")
+    ]

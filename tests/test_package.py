@@ -105,7 +105,7 @@ def test_it_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
 
 
 def test_the_demo_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    shown = run(installed, tmp_path, "emopeft", "demo")
+    shown = run(installed, tmp_path, "emopeft", "demo", "-o", "train.epochs=1")
     assert "240 synthetic clips" in shown and "written: leaderboard_out" in shown
     board = (tmp_path / "leaderboard_out" / "leaderboard.md").read_text()
     assert "demo-5fold" in board and "lora" in board

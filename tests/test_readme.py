@@ -91,3 +91,17 @@ def test_every_name_in_the_tables_exists() -> None:
     assert set(protocol_names()) <= names
     for spec in re.findall(r"`((?:lora|partial|full)[:+][^`]*)`", TEXT):
         assert parse(spec)
+
+
+def test_every_command_in_the_texts_exists() -> None:
+    from emopeft.commands import door
+
+    parser, names = door.parser()
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    typed = [line.partition("#")[0].split() for line in lines if line.startswith("emopeft ")]
+    assert {words[1] for words in typed} >= {"check", "board", "evaluate", "predict", "export"}
+    for words in typed:
+        parser.parse_args(words[1:])
+    inline = set(re.findall(r"`emopeft (\w+)[ `]", "\n".join(lines)))
+    assert inline <= set(names) and {"run", "demo", "list", "cache"} <= inline

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from emopeft.upstream.catalogue import Entry, register
 from emopeft.upstream.hub import FAMILIES, Family, load_transformers
-from emopeft.upstream.states import by_length
+from emopeft.upstream.states import by_length, pad
 from emopeft.upstream.transformers_base import (
     TransformersUpstream,
     conv_frames,
@@ -57,9 +57,12 @@ class SpeechUpstream(TransformersUpstream):
         self.stride = math.prod(self.strides)
         self.min_samples = conv_reach(self.kernels, self.strides)
         self.stable = self.norm_settings and config.do_stable_layer_norm
-        layer_normed = not self.norm_settings or config.feat_extract_norm == "layer"
+        # A group norm runs over the whole clip (trap 6), layer norms over the channels of a frame.
+        self.layer_normed = not self.norm_settings or config.feat_extract_norm == "layer"
+        # One convolution that sees zeros beyond the clip; of several, only the first would.
+        self.one_position = self.norm_settings and not getattr(config, "conv_pos_batch_norm", False)
         asked = (preprocessor or {}).get("do_normalize")
-        self.normalize = layer_normed if asked is None else bool(asked)
+        self.normalize = self.layer_normed if asked is None else bool(asked)
         decisive = DECISIVE + (NORM_SETTINGS if self.norm_settings else "")
         self.options = numbers(config, decisive) | {"normalize": self.normalize}
         self.roles = {
@@ -91,22 +94,38 @@ class SpeechUpstream(TransformersUpstream):
         return conv_frames(samples, self.kernels, self.strides)
 
     def extract(self, wavs: Sequence[Tensor]) -> list[Tensor]:
-        return by_length(self._extract, [x.to(self.device, torch.float32) for x in wavs])
+        wavs = [x.to(self.device, torch.float32) for x in wavs]
+        # Unpadded convolutions: a frame knows nothing of what follows it. What a method hooked in
+        # may.
+        if self.layer_normed and not len(self.inside_front) and self.as_one_batch(wavs):
+            batch = pad([self._normalised(x[None])[0] for x in wavs])
+            frames = self.model.feature_extractor(batch.frames).transpose(1, 2)
+            return [x[: self.frames_of(len(w))] for x, w in zip(frames, wavs, strict=True)]
+        return by_length(self._extract, wavs)
 
     def _extract(self, wavs: Tensor) -> Tensor:
-        if self.normalize:
-            mean = wavs.mean(1, keepdim=True)
-            wavs = (wavs - mean) / (wavs.var(1, keepdim=True, unbiased=False) + 1e-7).sqrt()
-        return self.model.feature_extractor(wavs).transpose(1, 2)
+        return self.model.feature_extractor(self._normalised(wavs)).transpose(1, 2)
+
+    def _normalised(self, wavs: Tensor) -> Tensor:
+        if not self.normalize:
+            return wavs
+        mean = wavs.mean(1, keepdim=True)
+        return (wavs - mean) / (wavs.var(1, keepdim=True, unbiased=False) + 1e-7).sqrt()
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        if self.one_position and self.as_one_batch(features):
+            batch = pad(features)
+            frames = self._embed(batch.frames, batch.mask()[..., None])
+            return [x[: len(f)] for x, f in zip(frames, features, strict=True)]
         return by_length(self._embed, features)
 
-    def _embed(self, features: Tensor) -> Tensor:
+    def _embed(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         encoder = self.model.encoder
         frames = self.model.feature_projection(features)
         if isinstance(frames, tuple):  # all but HuBERT return the unprojected features too
             frames = frames[0]
+        if mask is not None:  # as the convolution itself sees the end of a clip
+            frames = frames.masked_fill(~mask, 0.0)
         frames = frames + encoder.pos_conv_embed(frames)
         if not self.stable:
             frames = encoder.layer_norm(frames)

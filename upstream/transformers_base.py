@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +21,20 @@ class TransformersUpstream(Upstream):
 
     loader = "transformers"
     model: Any
+    # Whether clips of different lengths go through the front end as one padded batch, where that is
+    # exact. None: on accelerators, where every call costs; on the CPU it gains nothing, and a clip
+    # keeps its bits whatever it is batched with.
+    one_batch: bool | None = None
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self._mask: tuple[Tensor, int, bool, Tensor | None] | None = None
+
+    def as_one_batch(self, items: Sequence[Tensor]) -> bool:
+        """Whether to pad these (time first) into one batch, rather than to group equal lengths."""
+        wanted = self.device.type != "cpu" if self.one_batch is None else self.one_batch
+        return wanted and len({len(x) for x in items}) > 1
 
     def attention_mask(self, lengths: Tensor, frames: int) -> Tensor | None:
         """Booleans (batch, 1, 1, frames), true where attended to; None when nothing is padded.

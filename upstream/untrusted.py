@@ -60,7 +60,7 @@ DROPPED = {
 # Names of older transformers for rotary positions, which its configurations still translate.
 OLD_NAMES = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 
-MOST_LAYERS = 1000  # modules that are made one by one; xls_r_2b has 48
+MOST_LAYERS = 200  # modules that are made one by one; xls_r_2b has 48 blocks
 MOST_ITEMS = 1000  # of a list
 LARGEST = 1 << 24  # of any other whole number; sizes are compared with the weights as well
 

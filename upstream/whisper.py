@@ -21,7 +21,7 @@ from emopeft.errors import UserError
 from emopeft.upstream.base import SAMPLE_RATE
 from emopeft.upstream.catalogue import Entry, register
 from emopeft.upstream.hub import FAMILIES, Family, load_transformers
-from emopeft.upstream.states import by_length
+from emopeft.upstream.states import by_length, mask_of, pad
 from emopeft.upstream.transformers_base import TransformersUpstream, numbers
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,36 @@ class WhisperUpstream(TransformersUpstream):
             )
         if self.window == "30s":
             cut = [F.pad(x, (0, self.max_samples - len(x))) for x in cut]
+        if not len(self.inside_front) and self.as_one_batch(cut):
+            return self._extract_padded(cut)
         return by_length(self._extract, cut)
+
+    def _extract_padded(self, wavs: Sequence[Tensor]) -> list[Tensor]:
+        """As `_extract`, of clips of different lengths at once: each sees its own end only."""
+        log, frames = self.padded_log_mel(wavs)
+        first = F.gelu(self.model.conv1(log))
+        states = F.gelu(self.model.conv2(first.masked_fill(~frames[:, None], 0.0))).transpose(1, 2)
+        return [x[: self.frames_of(len(w))] for x, w in zip(states, wavs, strict=True)]
+
+    def padded_log_mel(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """`log_mel` of clips of different lengths, (batch, bands, frames), zero beyond each.
+
+        Returns:
+            the spectrograms and which of their frames are the clips', (batch, frames).
+        """
+        with torch.autocast(wavs[0].device.type, enabled=False):
+            # The spectrogram mirrors half a window at both ends: of each clip, not of the batch.
+            ends = (FFT // 2, FFT // 2)
+            mirrored = pad([F.pad(x[None], ends, mode="reflect")[0] for x in wavs]).frames
+            spectrum = torch.stft(
+                mirrored, FFT, HOP, window=self.hann, center=False, return_complex=True
+            )
+            mel = self.mel_filters @ (spectrum[..., :-1].abs() ** 2)
+            counts = torch.tensor([len(x) // HOP for x in wavs], device=mel.device)
+            valid = mask_of(counts, mel.shape[2])
+            log = mel.clamp(min=1e-10).log10().masked_fill(~valid[:, None], float("-inf"))
+            log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
+            return ((log + 4.0) / 4.0).masked_fill(~valid[:, None], 0.0), valid
 
     def _extract(self, wavs: Tensor) -> Tensor:
         frames = F.gelu(self.model.conv1(self.log_mel(wavs)))

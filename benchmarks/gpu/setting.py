@@ -13,7 +13,7 @@ from benchmarks.driving import ROOT, noise, save_encoder, sides, write_manifest
 from emopeft.errors import UserError
 
 # Modules that runs need and that a machine with torch, transformers and peft may lack, with what
-# brings them. s3prl, opensmile and tensorboard's writer are imported only where they are used.
+# brings them. s3prl, opensmile and eSpeak are imported only where they are used.
 NEEDED = {
     "soundfile": "soundfile cffi pycparser",
     "soxr": "soxr",
@@ -25,6 +25,7 @@ NEEDED = {
     "safetensors": "safetensors",
     "scipy": "scipy",
     "tabulate": "tabulate",
+    "tensorboard": "tensorboard",
     "tqdm": "tqdm",
     "transformers": "transformers",
     "yaml": "pyyaml",

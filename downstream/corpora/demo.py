@@ -9,18 +9,12 @@ feels anything in it: a number measured on it says that the harness works, and n
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # here, so that the corpus below is not registered a second time
-    import sys
-
-    from emopeft.commands.modules import demo_corpus
-
-    sys.exit(demo_corpus())
-
 import ctypes
 import dataclasses
 import hashlib
 import multiprocessing
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -245,18 +239,26 @@ def read(root: Path) -> list[Utterance]:
     return utterances
 
 
-register(
-    Corpus(
-        name="demo",
-        title="Demo corpus (synthetic speech, eSpeak NG; not emotional speech)",
-        licence="synthetic speech, eSpeak NG; not emotional speech; free to use",
-        citation="synthesised by EmoPEFT with eSpeak NG (https://github.com/espeak-ng/espeak-ng)",
-        read=read,
-        emotions=tuple(SETTINGS),
-        protocol="demo-5fold",
-        folder="session1/ses1_F_angry_01.wav …, made by python -m downstream.corpora.demo DIR",
-        language="English",
-        expected=dict.fromkeys(SETTINGS, 2 * len(VOICES) * CLIPS_PER_EMOTION),
-        speakers=2 * len(VOICES),
+# As a program, and in the processes that it starts, this file is read a second time beside the
+# corpus' own module; only that one counts.
+if __name__.startswith("emopeft."):
+    register(
+        Corpus(
+            name="demo",
+            title="Demo corpus (synthetic speech, eSpeak NG; not emotional speech)",
+            licence="synthetic speech, eSpeak NG; not emotional speech; free to use",
+            citation="synthesised by EmoPEFT with eSpeak NG (https://github.com/espeak-ng/espeak-ng)",
+            read=read,
+            emotions=tuple(SETTINGS),
+            protocol="demo-5fold",
+            folder="session1/ses1_F_angry_01.wav …, made by python -m downstream.corpora.demo DIR",
+            language="English",
+            expected=dict.fromkeys(SETTINGS, 2 * len(VOICES) * CLIPS_PER_EMOTION),
+            speakers=2 * len(VOICES),
+        )
     )
-)
+
+if __name__ == "__main__":
+    from emopeft.commands.modules import demo_corpus
+
+    sys.exit(demo_corpus())

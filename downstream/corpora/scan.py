@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from emopeft.downstream.corpora.audio import MINIMUM_SECONDS, Clip, examine
 from emopeft.downstream.corpora.base import Utterance, listing
-from emopeft.downstream.corpora.scan_store import ScanStore
+from emopeft.downstream.corpora.scan_store import ScanStore, name_of
 from emopeft.errors import UserError
 from emopeft.files import Busy, digest, locked
 
@@ -105,7 +105,7 @@ def _kept_or_decoded(
         return found
     # Several processes of one run ask for the same files: one decodes, the others read what it
     # kept. Who asks for other files is not held up.
-    with _alone(store.folder / f".scan-{digest([str(p) for p in todo])[:16]}.lock"):
+    with _alone(store.folder / f".scan-{digest([name_of(p) for p in paths])[:16]}.lock"):
         found |= _usable(store, todo, minimum)
         todo = [path for path in todo if path not in found]
         found |= _decode(todo, minimum, progress, store)
@@ -127,7 +127,8 @@ def _alone(lock: Path) -> Iterator[None]:
                 logger.warning("waiting for another process that reads the same audio")
                 stack.enter_context(locked(lock, wait=math.inf))
         except UserError:  # a disk that cannot be written to: everyone decodes
-            pass
+            yield
+            return
         yield
         with contextlib.suppress(OSError):  # one lock for each set of files: they would add up
             lock.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import sqlite3
 import time
 import zlib
@@ -46,6 +45,7 @@ class ScanStore:
         self.folder = folder
         self.path = folder / NAME
         self._database: sqlite3.Connection | None = None
+        self._reading_only = True
         self._off = False
 
     @staticmethod
@@ -63,7 +63,7 @@ class ScanStore:
         """What is kept of those files that have not changed since."""
         if self._off or not self.path.exists():
             return {}
-        by_name = {_name(path): path for path in paths}
+        by_name = {name_of(path): path for path in paths}
         names, found = list(by_name), {}
         try:
             database = self._connect(write=False)
@@ -77,7 +77,8 @@ class ScanStore:
                     if clip is not None and state == self.state(path):
                         found[path] = clip
         except sqlite3.Error as error:
-            self._fail(error)
+            if "no such table" not in str(error):  # whoever was to make it was killed
+                self._fail(error)
         return found
 
     def put(self, clips: Iterable[tuple[Path, str | None, Clip]]) -> None:
@@ -86,7 +87,7 @@ class ScanStore:
         for path, state, clip in clips:
             if state is not None and clip.problem is None:
                 facts = json.dumps({name: getattr(clip, name) for name in FIELDS})
-                rows.append((_name(path), state, facts, _crc(_name(path), state, facts)))
+                rows.append((name_of(path), state, facts, _crc(name_of(path), state, facts)))
         if not rows or self._off:
             return
         try:
@@ -124,7 +125,6 @@ class ScanStore:
     def _fail(self, error: Exception) -> None:
         """Go on without; a database that is none is taken out, one that is only busy stays."""
         self.close()
-        self._off = True
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.OperationalError
         )
@@ -133,15 +133,17 @@ class ScanStore:
             self.path,
             error,
         )
+        self._off = not damaged
         if damaged:
             for suffix in ("", "-journal"):
                 with contextlib.suppress(OSError):
                     Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """The path in full, as text that any database takes (names need not be UTF-8)."""
-    return os.fsencode(os.path.abspath(path)).decode("utf-8", "backslashreplace")  # noqa: PTH100
+    name = str(path.absolute()).encode("utf-8", "surrogatepass")
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _crc(name: str, state: str, facts: str) -> int:
@@ -152,7 +154,7 @@ def _clip(path: Path, state: Any, facts: Any, crc: Any) -> Clip | None:
     """A clip from its row; None where the row is not what was written."""
     if not (isinstance(state, str) and isinstance(facts, str)):
         return None
-    if crc != _crc(_name(path), state, facts):
+    if crc != _crc(name_of(path), state, facts):
         return None
     with contextlib.suppress(ValueError, TypeError, KeyError):
         values = json.loads(facts)

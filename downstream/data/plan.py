@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.data.audit import audit_rows
+from emopeft.downstream.data.cautions import cautions, class_of, classes_of
 from emopeft.downstream.data.rows import (
     PARTS,
     PlanRow,
@@ -25,7 +26,6 @@ from emopeft.downstream.data.rows import (
 )
 from emopeft.downstream.protocols.protocol import Protocol
 from emopeft.downstream.protocols.resolving import Sides, resolve
-from emopeft.downstream.protocols.rules import some
 from emopeft.errors import UserError, unknown
 from emopeft.files import digest
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEAN", "PARTS", "Example", "Fold", "Plan", "PlanRow", "Stage", "audit_rows",
-    "fold_audio_hash_of", "fold_hash_of", "read_rows", "write_rows",
+    "class_of", "fold_audio_hash_of", "fold_hash_of", "read_rows", "write_rows",
 ]  # fmt: skip
 
 CLEAN = "clean"  # the view of an utterance as it was recorded
@@ -280,7 +280,7 @@ class Plan:
             missing=found.missing,
             dropped=found.dropped,
             complete=not found.gaps,
-            warnings=tuple(_warnings(protocol, folds, task)),
+            warnings=tuple(cautions(protocol, folds, task)),
             duplicates=tuple(
                 tuple(f"{corpus}/{name}" for name in group)
                 for corpus in protocol.corpora
@@ -300,58 +300,7 @@ class Plan:
         for fold in self.folds:
             parts: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
             for part, name, examples in fold.parts():
-                have = Counter(class_of(self.task, e) for e in examples)
+                have = Counter(class_of(self.task, e.utterance) for e in examples)
                 parts[part][name] = {c: have[c] for c in classes}
             table[fold.name] = parts
         return table
-
-
-def classes_of(task: Task) -> tuple[str, ...] | None:
-    """The classes that targets are distributions over; None where they are something else."""
-    for column in task.columns:
-        if column.role == "truth" and column.classes is not None:
-            return column.classes
-    return None
-
-
-def class_of(task: Task, example: Example) -> str | None:
-    """The most likely class of an example's target; None where targets are something else."""
-    classes, target = classes_of(task), task.target(example.utterance)
-    if not classes or target is None:
-        return None
-    return classes[max(range(len(classes)), key=target.__getitem__)]
-
-
-def _warnings(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[str]:
-    """What spoils dev or test numbers without being an error: too few classes or speakers.
-
-    Where a protocol's own lists name speakers, one of them in a part is what was asked for.
-    """
-    classes = classes_of(task) or ()
-    few: dict[str, list[str]] = {}
-    strangers: set[str] = set()
-    for fold in folds:
-        for part, name, examples in fold.parts():
-            speakers = {e.utterance.speaker_uid for e in examples}
-            strangers |= {e.uid for e in examples if not e.utterance.speaker}
-            if part == "train":
-                continue
-            where = part if name in ("train", "test") else f"{part} '{name}'"
-            if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
-                few.setdefault(where, []).append(fold.name)
-            present = {class_of(task, e) for e in examples}
-            if lacking := [c for c in classes if c not in present]:
-                yield (
-                    f"the {where} part of fold {fold.name} has no utterance of {some(lacking)}: "
-                    f"its numbers are over {len(classes) - len(lacking)} of {len(classes)} classes"
-                )
-    for where, names in few.items():
-        yield (
-            f"the {where} part of fold{'s' * (len(names) > 1)} {some(names, 12)} has one speaker: "
-            "what is measured there may be true of that voice only"
-        )
-    if strangers:
-        yield (
-            f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "
-            "be known"
-        )

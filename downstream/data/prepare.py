@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utterance
-from emopeft.downstream.corpora.check import scan
+from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol

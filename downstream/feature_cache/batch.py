@@ -37,8 +37,11 @@ class Batch:
         return self._map(lambda t: t.to(device))
 
     def _map(self, place: Callable[[Tensor], Tensor]) -> Batch:
-        whole = isinstance(self.states, Tensor)
-        states = place(self.states) if whole else [place(t) for t in self.states]
+        states: Tensor | list[Tensor]
+        if isinstance(self.states, Tensor):
+            states = place(self.states)
+        else:
+            states = [place(t) for t in self.states]
         return Batch(states, [place(t) for t in self.kept], place(self.targets))
 
 

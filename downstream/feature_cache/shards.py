@@ -54,8 +54,10 @@ class Shard:
             stored = {f"{audio}/states": self._file.get_tensor(f"{audio}/states")}
             if self.facts[audio]["bytes"] > _bytes(stored.values()):
                 stored[f"{audio}/kept"] = self._file.get_tensor(f"{audio}/kept")
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise Damaged(str(error)) from error
+        if not all(t.is_floating_point() for t in stored.values()):
+            raise Damaged("its numbers are no floats")
         if check and checksum(stored) != self.facts[audio]["crc"]:
             raise Damaged("a checksum is wrong")
         kept = stored.get(f"{audio}/kept")
@@ -69,8 +71,9 @@ class Shard:
 
 def write_shard(path: Path, items: Mapping[str, Tensor], facts: Mapping[str, Facts]) -> None:
     """Write tensors named ``DIGEST/states`` and ``DIGEST/kept``; raises OSError."""
+    text = json.dumps(facts)
     try:
-        save_file(dict(items), path, metadata={"items": json.dumps(facts)})
+        save_file(dict(items), path, metadata={"items": text, "crc": str(_crc(text))})
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -98,7 +101,10 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _facts(metadata: Mapping[str, str] | None) -> dict[str, Facts]:
-    found = json.loads((metadata or {})["items"])
+    text = (metadata or {})["items"]
+    if (metadata or {})["crc"] != str(_crc(text)):
+        raise ValueError("the checksum of its list of items is wrong")
+    found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("its list of items is none")
     for name, facts in found.items():
@@ -107,6 +113,10 @@ def _facts(metadata: Mapping[str, str] | None) -> dict[str, Facts]:
         if not all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in numbers):
             raise ValueError(f"what it says of item {name[:12]!r} are no numbers")
     return found
+
+
+def _crc(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 60.0  # how much work an interruption may cost
-FORMAT = 2
+FORMAT = 3
 
 
 class Made(NamedTuple):

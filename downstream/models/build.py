@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,36 +230,40 @@ def rebuild(
     device: torch.device | str = "cpu",
 ) -> AdaptedModel:
     """The model that tensors and adapter.json describe; ``place``: for messages."""
-    try:
+    with _said_of(place):
         task = task_of(config["task"])
         methods = from_parts(config["method"]["parts"])
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
-    _check_sizes(place, tensors, config)
+        _check_sizes(tensors, config)
     upstream = base_of(config, upstream_path)
     head = config["head"]
     wanted = {"width": upstream.width, "states": upstream.num_blocks + 1, "outputs": task.outputs}
-    for key, value in wanted.items():
-        if head[key] != value:
-            raise UserError(
-                f"{place}: key 'head.{key}' is {head[key]}, and upstream and task ask for {value}; "
-                "train again"
-            )
-    with torch.random.fork_rng(devices=[]):
+    with _said_of(place), torch.random.fork_rng(devices=[]):
+        for key, value in wanted.items():
+            if head[key] != value:
+                raise UserError(
+                    f"key 'head.{key}' is {head[key]}, and upstream and task ask for {value}; "
+                    "train again"
+                )
         torch.manual_seed(config["seed"])  # counts for schema 1 only; else all of it is overwritten
         adaptation = adapt(upstream, methods, prove=False)
         model = assemble(adaptation, make_head(**head), config["upstream"]["dropout"])
-    adaptation.check_peft(config["method"]["peft"])
-    if config["seeded"]:
-        tensors = model.kept_state() | dict(tensors)
-    try:
+        adaptation.check_peft(config["method"]["peft"])
+        if config["seeded"]:
+            tensors = model.kept_state() | dict(tensors)
         model.load_kept_state(tensors, later_stage=len(config["stages"]) > 1)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
     return model.to(device).eval()
 
 
-def _check_sizes(place: Path, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _said_of(place: Path) -> Iterator[None]:
+    """Have errors name the place that they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _check_sizes(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> None:
     """Refuse a method that would need more memory than its own tensors tell of."""
     largest = max((n for t in tensors.values() for n in t.shape), default=0)
     for part in config["method"]["parts"]:
@@ -266,7 +271,7 @@ def _check_sizes(place: Path, tensors: Mapping[str, Tensor], config: dict[str, A
             size = type(value) is int and not any(word in name for word in NOT_SIZES)
             if size and value > max(largest, 4096):
                 raise UserError(
-                    f"{place}: the option {part['name']}:{name}={value} does not fit the tensors, "
+                    f"the option {part['name']}:{name}={value} does not fit the tensors, "
                     f"whose largest dimension is {largest}; train again"
                 )
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.heads import Head
 from emopeft.errors import UserError
-from emopeft.peft_modules.apply import Adaptation, freeze
+from emopeft.peft_modules.apply import Adaptation
+from emopeft.peft_modules.freezing import freeze
 from emopeft.peft_modules.tensors import check_fits, put
 from emopeft.upstream.base import Upstream
 

@@ -59,13 +59,8 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
-from emopeft.downstream.protocols.schema import (
-    LARGEST_FILE,
-    FoldFile,
-    GroupRule,
-    HashRule,
-    ProtocolFile,
-)
+from emopeft.downstream.protocols.fields import GroupRule, HashRule
+from emopeft.downstream.protocols.schema import LARGEST_FILE, FoldFile, ProtocolFile
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_json
 from emopeft.validation import validated

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.protocols.fields import HashRule
 from emopeft.downstream.protocols.protocol import FoldSpec, Protocol, StageSpec
 from emopeft.downstream.protocols.rules import folds_by, some
-from emopeft.downstream.protocols.schema import HashRule
 from emopeft.errors import UserError
 
 Target = Callable[[Utterance], Sequence[float] | None]

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.protocols.fields import GroupRule
 from emopeft.downstream.protocols.protocol import FoldSpec
-from emopeft.downstream.protocols.schema import GroupRule
 from emopeft.errors import UserError, unknown
 
 # What the sides of a split are called. "evaluation" is the test part where nothing else is

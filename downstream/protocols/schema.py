@@ -6,157 +6,33 @@ gives it as a JSON Schema. A file is data from anywhere: what is read here is on
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    model_validator,
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from emopeft.downstream.protocols.fields import (
+    MOST_FOLDS,
+    Count,
+    Dev,
+    GroupRule,
+    HashRule,
+    LongText,
+    Members,
+    Name,
+    Plain,
+    Text,
+    Texts,
+    View,
+    list_or_other,
+    nested_or_flat,
+    once,
 )
-
 from emopeft.validation import Strict
 
 LARGEST_FILE = 64 << 20  # bytes; the largest shipped protocol is a hundred times smaller
-MOST_FOLDS = 1000
 RESERVED = ("train", "dev")  # what a test may not be called: records call those parts so
-
-NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
-PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # it becomes part of the name of a folder
-
-T = TypeVar("T")
-
-
-def _printable(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must be a non-empty text")
-    if not text.replace("\n", " ").isprintable():
-        raise ValueError("must hold no control characters")
-    return text
-
-
-def _one_line(text: str) -> str:
-    return _printable(text.replace("\n", "\0"))
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME, text):
-        raise ValueError(f"{text!r:.60} must be small letters, digits and single hyphens")
-    return text
-
-
-def _plain(text: str) -> str:
-    if not re.fullmatch(PLAIN, text):
-        raise ValueError(f"{text!r:.60} must be up to 60 letters, digits, '.', '_' or '-'")
-    return text
-
-
-def _once(items: list[T]) -> list[T]:
-    if twice := next((x for x, n in Counter(items).items() if n > 1), None):
-        raise ValueError(f"'{twice}' stands twice")
-    return items
-
-
-def _places(value: Any) -> str:
-    first = value[0] if isinstance(value, list) and value else ""
-    return "places" if isinstance(first, int) and not isinstance(first, bool) else "names"
-
-
-def _rule(value: Any) -> str:
-    return "rule" if isinstance(value, dict | HashRule) else "members"
-
-
-def _nested(value: Any) -> str:
-    nested = isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())
-    return "nested" if nested else "flat"
-
-
-def _list(value: Any) -> str:
-    return "list" if isinstance(value, list) else "other"
-
-
-def _filled(items: list[T]) -> list[T]:
-    if not items:
-        raise ValueError("is empty; every fold needs train, dev and test")
-    return items
-
-
-def _clean(view: str) -> str:
-    if view != "clean":
-        raise ValueError(f"must be 'clean', not {view[:60]!r}: no other view exists yet")
-    return view
-
-
-Text = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_line)]
-LongText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_printable)]
-Texts = Annotated[list[Text], AfterValidator(_once)]
-Places = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_once)]
-Name = Annotated[
-    str,
-    StringConstraints(max_length=100),
-    AfterValidator(_name),
-    Field(json_schema_extra={"pattern": f"^{NAME}$"}),
-]
-Plain = Annotated[str, AfterValidator(_plain), Field(json_schema_extra={"pattern": f"^{PLAIN}$"})]
-# Which of two shapes is meant is seen before it is checked, so that the error is of that one.
-Members = Annotated[
-    Annotated[Texts, AfterValidator(_filled), Tag("names")]
-    | Annotated[Places, AfterValidator(_filled), Tag("places")],
-    Discriminator(_places),
-]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-View = Annotated[str, AfterValidator(_clean)]
-
-
-class HashRule(Strict):
-    """A frozen choice of utterances by name, for corpora whose id list cannot be shipped.
-
-    An utterance is chosen when the SHA-256 of part ``part`` of its id (counted from 0, parts
-    separated by "_"; None: the whole id), read as a big-endian integer, leaves ``remainder``
-    modulo ``modulus``. Nothing is drawn: the choice is the same everywhere.
-    """
-
-    part: Annotated[int, Field(ge=0, le=1000)] | None = None
-    modulus: Annotated[int, Field(ge=2, le=10**6)]
-    remainder: Count
-
-    @model_validator(mode="after")
-    def _below(self) -> HashRule:
-        if self.remainder >= self.modulus:
-            raise ValueError("'remainder' must be below 'modulus'")
-        return self
-
-    def chooses(self, utterance_id: str) -> bool:
-        """Whether the utterance belongs to the chosen ones."""
-        parts = utterance_id.split("_")
-        whole = self.part is None or self.part >= len(parts)
-        text = utterance_id if whole else parts[self.part or 0]
-        digest = hashlib.sha256(text.encode("utf-8")).digest()
-        return int.from_bytes(digest, "big") % self.modulus == self.remainder
-
-
-class GroupRule(Strict):
-    """Folds from what the data say: by speaker, by session, or by the data's own split.
-
-    Speakers (or sessions) get a fold each while there are at most ``one_each_up_to``; more of
-    them are grouped into ``folds`` groups of about equal numbers of them, of each class and of
-    utterances. At least 3 of each: train, dev and test.
-    """
-
-    by: Literal["speaker", "session", "split"]
-    one_each_up_to: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 10
-    folds: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 5
-
-
-Dev = Annotated[
-    Annotated[HashRule, Tag("rule")] | Annotated[Members, Tag("members")], Discriminator(_rule)
-]
 
 
 class StageFile(Strict):
@@ -194,7 +70,7 @@ class FoldFile(Strict):
             if name in self.named_tests():
                 raise ValueError(f"a test may not be called '{name}'")
         names = [stage.name for stage in self.all_stages()]
-        _once(names)
+        once(names)
         tested = [(f"test {n}", m) for n, m in self.named_tests().items()]
         if self.test is not None:
             tested = [("test", self.test)]
@@ -214,7 +90,7 @@ class FoldFile(Strict):
         # Checked when the fold was; a second check would name keys that are not in the file.
         one = StageFile.model_construct(
             name="train", train=self.train, dev=self.dev, view=self.view
-        )  # type: ignore[call-arg]
+        )
         return [one]
 
     def named_tests(self) -> Mapping[str, list[Any]]:
@@ -241,7 +117,7 @@ class ProtocolFile(Strict):
     task: Annotated[
         Annotated[Text, Tag("other")]
         | Annotated[Texts, Field(min_length=1, max_length=20), Tag("list")],
-        Discriminator(_list),
+        Discriminator(list_or_other),
     ]
     description: LongText
     source: LongText
@@ -249,7 +125,7 @@ class ProtocolFile(Strict):
     labels: Annotated[
         Annotated[dict[Text, Text], Tag("flat")]
         | Annotated[dict[Text, dict[Text, Text]], Tag("nested")],
-        Discriminator(_nested),
+        Discriminator(nested_or_flat),
     ] = {}
     counts: dict[Text, Count] = {}
     speaker_overlap: Texts = []
@@ -260,7 +136,7 @@ class ProtocolFile(Strict):
     folds: Annotated[list[FoldFile], Field(max_length=MOST_FOLDS)] = []
     utterances: Annotated[
         Annotated[dict[Text, Text], Tag("other")] | Annotated[Texts, Tag("list")],
-        Discriminator(_list),
+        Discriminator(list_or_other),
     ] = {}
 
     @model_validator(mode="after")
@@ -348,6 +224,6 @@ def _lists(fold: FoldFile) -> Iterable[tuple[str, list[Any]]]:
         yield ("test" if fold.tests is None else f"tests.{name}"), members
     for i, stage in enumerate(fold.all_stages()):
         prefix = "" if fold.stages is None else f"stages.{i}."
-        for key, members in (("dev", stage.dev), ("train", stage.train)):
-            if isinstance(members, list):
-                yield prefix + key, members
+        for key, side in (("dev", stage.dev), ("train", stage.train)):
+            if isinstance(side, list):
+                yield prefix + key, side

@@ -20,7 +20,8 @@ from emopeft.downstream.data.plan import (
     fold_hash_of,
 )
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
-from emopeft.downstream.records.schema import FoldFacts, without_nan
+from emopeft.downstream.records.schema import FoldFacts
+from emopeft.downstream.records.values import without_nan
 from emopeft.downstream.tasks.base import Task
 
 TOLERANCE = 1e-9  # how far a recorded number may lie from the one counted again, absolute

@@ -27,7 +27,8 @@ from emopeft.downstream.records.predictions import (
     predictions_text,
     read_predictions,
 )
-from emopeft.downstream.records.schema import FoldFacts, without_nan
+from emopeft.downstream.records.schema import FoldFacts
+from emopeft.downstream.records.values import without_nan
 from emopeft.downstream.tasks.base import task_of
 from emopeft.errors import UserError
 from emopeft.files import digest, read_json, write_text, writing

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.records.checks import same, short
+from emopeft.downstream.records.making import TABLE, summarise
 from emopeft.downstream.records.predictions import LARGEST, Prediction, table_of
-from emopeft.downstream.records.record import TABLE, summarise
 from emopeft.downstream.records.schema_v1 import METRICS, RecordV1
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from emopeft.downstream.records.schema import (
+from emopeft.downstream.records.schema import ParameterFacts
+from emopeft.downstream.records.values import (
     Count,
     Hex,
     Hours,
     Moment,
     Name,
     Object,
-    ParameterFacts,
     Seconds,
     Seed,
     Text,

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.records.folds import fold_folder, read_fold
+from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.record import write_record
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, open_session
@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[str, Any]:
-    """Run a recipe; returns the record. Raises UserError for whatever is wrong with the input.
+    """Run a recipe; returns the record (empty while other processes train all of its folds).
+
+    Raises UserError for whatever is wrong with the input.
 
     A fold whose training diverged, or for which memory was too small, is written as failed with
     the reason, and the others go on; the same command tries it again.
@@ -42,45 +44,50 @@ def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[s
     """
     with graceful():
         session = open_session(recipe, command, recipe_file)
-        with _claimed(session, _todo(session)) as todo:
-            share = 1 / max(1, len(todo))  # of what all folds of this call needed once
-            for work, outcome in _trained(session, todo):
-                if not session.accelerator.is_main_process:
-                    continue
-                if isinstance(outcome, Outcome):
-                    write_finished(session, work, outcome, share)
-                else:
-                    logger.warning("%s failed: %s", work.label, outcome)
-                    write_failed(session, work, str(outcome), share)
+        todo = _todo(session)
+        share = 1 / max(1, len(todo))  # of what all folds of this call needed once
+        for work, outcome in _trained(session, todo):
+            if not session.accelerator.is_main_process:
+                continue
+            if isinstance(outcome, Outcome):
+                write_finished(session, work, outcome, share)
+            else:
+                logger.warning("%s failed: %s", work.label, outcome)
+                write_failed(session, work, str(outcome), share)
         session.accelerator.wait_for_everyone()
-        record: dict[str, Any] = {}
-        if session.accelerator.is_main_process:
-            with locked(session.folder / ".record.lock", wait=60):
-                record = write_record(session.folder)
-        return record
+        if not session.accelerator.is_main_process or not fold_folders(session.folder):
+            return {}
+        with locked(session.folder / ".record.lock", wait=60):
+            return write_record(session.folder)
 
 
 def _trained(session: Session, todo: Sequence[Work]) -> Iterator[tuple[Work, Outcome | Exception]]:
-    """Each fold with what its training gave, or why it failed."""
-    if todo and session.is_probe:
-        yield from train_folds(session, todo)
+    """Each fold that no other process trains, with what its training gave, or why it failed."""
+    if todo and session.is_probe:  # all of them at once
+        with contextlib.ExitStack() as claims:
+            yield from train_folds(
+                session, [w for w in todo if claims.enter_context(_claimed(session, w))]
+            )
         return
     for work in todo:
-        try:
-            yield work, train_fold(session, work)
-        except Diverged as error:
-            yield work, error
-        except torch.OutOfMemoryError as error:
-            reason = str(error).partition("\n")[0][:300]
-            yield (
-                work,
-                UserError(
-                    f"memory was too small ({reason}); lower train.batch_seconds, or set "
-                    "train.checkpointing=true"
-                ),
-            )
+        with _claimed(session, work) as ours:
+            if ours:
+                yield work, _train(session, work)
+
+
+def _train(session: Session, work: Work) -> Outcome | Exception:
+    try:
+        return train_fold(session, work)
+    except Diverged as error:
+        return error
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition("\n")[0][:300]
+        return UserError(
+            f"memory was too small ({reason}); lower train.batch_seconds, or set "
+            "train.checkpointing=true"
+        )
+    finally:
         session.accelerator.free_memory()
-        session.accelerator.wait_for_everyone()
 
 
 def _todo(session: Session) -> list[Work]:
@@ -108,23 +115,17 @@ def _finished(session: Session, place: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _claimed(session: Session, todo: list[Work]) -> Iterator[list[Work]]:
-    """Those of the folds that no other process trains; they are ours until the end of the block.
-
-    The first of several ranks decides for all of them.
-    """
-    with contextlib.ExitStack() as locks:
-        own: list[int] = []
+def _claimed(session: Session, work: Work) -> Iterator[bool]:
+    """Whether the fold is ours until the end of the block: no other process trains it, or has
+    finished it a moment ago. The first of several ranks decides for all of them."""
+    with contextlib.ExitStack() as lock:
+        ours = False
         if session.accelerator.is_main_process:
-            for number, work in enumerate(todo):
-                try:
-                    locks.enter_context(locked(work.place / ".lock"))
-                except Busy:
-                    logger.warning("%s is being trained by another process", work.label)
-                    continue
-                if not _finished(session, work.place):  # by another, a moment ago
-                    own.append(number)
+            try:
+                lock.enter_context(locked(work.place / ".lock"))
+                ours = not _finished(session, work.place)
+            except Busy:
+                logger.warning("%s is being trained by another process", work.label)
         if session.accelerator.num_processes > 1:
-            chosen = broadcast_object_list([own])
-            own = chosen[0]
-        yield [todo[number] for number in own]
+            (ours,) = broadcast_object_list([ours])
+        yield ours

@@ -29,7 +29,6 @@ from emopeft.errors import UserError
 from emopeft.numerics import peak_memory
 
 logger = logging.getLogger(__name__)
-HEAD = "head"
 
 
 def train_fold(session: Session, work: Work) -> Outcome:

@@ -248,6 +248,7 @@ def adapter_config(session: Session, work: Work) -> dict[str, Any]:
             "weights": upstream.weights,
             "loader": upstream.loader,
             "options": upstream.options,
+            "code": upstream.code,
         },
         "method": setup.adaptation.recorded(),
         "head": setup.blueprint.head,

@@ -21,6 +21,8 @@ def add_to(commands: Commands) -> None:
     demo.add_argument(
         "dir", metavar="DIR", nargs="?", type=path, default=Path(), help="where to (default: here)"
     )
+    demo.add_argument("-o", "--override", metavar="KEY=VALUE", action="append", default=[],
+                      help="set any key of the recipe; may be repeated")  # fmt: skip
 
 
 def _demo(flags: argparse.Namespace) -> int:
@@ -28,6 +30,7 @@ def _demo(flags: argparse.Namespace) -> int:
     make_corpus(corpus)
     words = ["-u", "demo", "-d", "emotion", "-p", "lora", "--corpus", "demo",
              "--data", str(corpus), "--out", str(runs)]  # fmt: skip
+    words += [word for override in flags.override for word in ("-o", override)]
     print(f"emopeft run {shlex.join(words)}", flush=True)
     parser = Parser(prog="emopeft run")
     run.add_run_flags(parser)

@@ -7,7 +7,6 @@ the table is shown (downstream/reports/).
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,9 +153,11 @@ def train(flags: argparse.Namespace, command: str) -> int:
     from emopeft.downstream.runs.run import run
 
     record = run(recipe, command, flags.recipe)
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(result(record, Path(recipe.out)))
-    return 0
+    if not record:
+        return 0  # another rank shows it, or other processes train all folds and say so
+    print(result(record, Path(recipe.out)))
+    # That a fold failed is told by the status, too; its reason stands in the table.
+    return 1 if any(fold["status"] == "failed" for fold in record["folds"]) else 0
 
 
 def _evaluate(flags: argparse.Namespace) -> int:

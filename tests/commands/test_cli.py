@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import HubertConfig, HubertModel
 from emopeft.commands import card
 from emopeft.commands.run import recipe_of
 from emopeft.downstream.data.prepare import prepare
+from emopeft.downstream.models.checkpoint import SEAL
 from emopeft.errors import UserError
 from emopeft.units import percent
 from tests.calls import call, demo_run, read
@@ -215,9 +217,9 @@ def test_damaged_files_of_a_run_are_named(
     assert demo_run(demo_corpus, tmp_path) == 2
     assert "fold.json" in capsys.readouterr().err
     (fold / "fold.json").unlink()
-    (fold / "progress.pt").write_bytes(b"half")
+    (fold / "stage1.pt").write_bytes(b"half")
     assert demo_run(demo_corpus, tmp_path) == 2
-    assert "progress.pt is damaged" in capsys.readouterr().err
+    assert "stage1.pt" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_never_unpickled(
@@ -229,9 +231,12 @@ def test_a_checkpoint_is_never_unpickled(
 
     fold = tmp_path / "out" / "r" / "fold1_seed0"
     fold.mkdir(parents=True)
-    torch.save({"step": Evil()}, fold / "progress.pt")
-    assert demo_run(demo_corpus, tmp_path / "out") == 2
-    assert "damaged" in capsys.readouterr().err and not (tmp_path / "touched").exists()
+    torch.save({"step": Evil()}, fold / "stage1.pt")
+    content = (fold / "stage1.pt").read_bytes()
+    for end in (b"", hashlib.sha256(content).digest() + SEAL):  # as it is, and sealed as ours are
+        (fold / "stage1.pt").write_bytes(content + end)
+        assert demo_run(demo_corpus, tmp_path / "out") == 2
+        assert "stage1.pt" in capsys.readouterr().err and not (tmp_path / "touched").exists()
 
 
 def test_evaluate_and_predict_say_what_is_missing(

@@ -127,6 +127,13 @@ def test_the_documented_modules_run(module: str, words: list[str], status: int) 
     assert "Traceback" not in done.stderr and not (ROOT / "nowhere").exists()
 
 
+def test_the_demo_corpus_alone(tmp_path: Path) -> None:
+    """In processes of its own, which read the program's file again."""
+    done = python("-m", "downstream.corpora.demo", str(tmp_path / "corpus"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("demo corpus: 240 synthetic clips in ")
+
+
 # ---- misuse -----------------------------------------------------------------------------------
 
 

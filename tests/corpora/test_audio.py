@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +104,7 @@ def damaged(folder: Path, case: str) -> Path:
         ("no samples", "empty", "holds no samples"),
         ("text", "unreadable", "cannot be read as audio"),
         ("git lfs pointer", "unreadable", "git lfs pull"),
-        ("folder", "unreadable", "cannot be opened"),
+        ("folder", "unreadable", "is a folder"),
         ("wav cut in half", "unreadable", "bytes are missing"),
         ("flac cut in half", "unreadable", "is damaged"),
         ("flac with a hole", "unreadable", "is damaged"),
@@ -149,3 +151,85 @@ def test_examine_measures(tmp_path: Path) -> None:
     samples[20, 0] = 1
     soundfile.write(tmp_path / "y.wav", samples, 8000)
     assert examine(tmp_path / "y.wav").audio != wav.audio
+
+
+# ---- files that nobody would call audio -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("case", "message"), [("pipe", "is a pipe"), ("zero", "is a device")])
+def test_what_never_ends_is_not_opened(tmp_path: Path, case: str, message: str) -> None:
+    """REVIEW D5: a pipe hung for ever, and so did a link to /dev/zero."""
+    path = tmp_path / "x.wav"
+    if case == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    problems: list[str | None] = []
+
+    def look() -> None:
+        problems.append(examine(path).problem)
+        for read in (decode, duration):
+            try:
+                read(path)
+            except UserError as error:
+                problems.append(str(error))
+
+    reader = threading.Thread(target=look, daemon=True)
+    reader.start()
+    reader.join(10)
+    assert len(problems) == 3
+    assert all(p is not None and message in p for p in problems)
+
+
+def test_a_rate_that_no_speech_has_is_refused(tmp_path: Path) -> None:
+    """REVIEW D5: 16 kB that say 1 Hz became 128 M samples."""
+    path = tmp_path / "x.wav"
+    for rate, good in ((1, False), (999, False), (1000, True), (768_000, True), (768_001, False)):
+        soundfile.write(path, np.zeros(2000, dtype=np.int16), rate)
+        path.write_bytes(path.read_bytes()[: 44 + 4000])
+        if good:
+            assert examine(path, 0.0).problem is None
+            assert len(decode(path, minimum=0.0)) == pytest.approx(2000 * 16000 / rate, abs=1)
+        else:
+            with pytest.raises(UserError, match=f"says that it has {rate} Hz"):
+                decode(path)
+
+
+def promise(path: Path, samples: int, channels: int = 1) -> None:
+    """A small FLAC file whose header says that it has many samples."""
+    soundfile.write(path, np.zeros((4096, channels), dtype=np.int16), 16000)
+    data = bytearray(path.read_bytes())
+    assert data[:4] == b"fLaC"
+    word = int.from_bytes(data[18:26], "big") >> 36 << 36 | samples  # the low 36 bits of STREAMINFO
+    data[18:26] = word.to_bytes(8, "big")
+    path.write_bytes(data)
+
+
+def test_a_day_of_audio_is_no_clip(tmp_path: Path) -> None:
+    """REVIEW D5: nothing bounded what a header may promise."""
+    path = tmp_path / "x.flac"
+    day = 24 * 3600 * 16000
+    for samples, channels, kind in (
+        (4096, 1, None),
+        (day + 1, 1, "too long"),
+        (2**36 - 1, 1, "too long"),
+        (day // 2, 8, "too long"),
+    ):
+        promise(path, samples, channels)
+        clip = examine(path)
+        assert clip.kind == kind
+        assert kind is None or str(path) in str(clip.problem)
+    with pytest.raises(UserError, match="more than a clip can have"):
+        duration(path)
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    good, odd, text = tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "c.wav"
+    soundfile.write(good, sine(16000, 0.1), 16000)
+    soundfile.write(odd, sine(16000, 0.1), 1)
+    text.write_text("no audio")
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(5):
+        for path in (good, odd, text, tmp_path / "gone.wav", tmp_path):
+            examine(path)
+    assert len(list(Path("/dev/fd").iterdir())) == before

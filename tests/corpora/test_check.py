@@ -12,8 +12,9 @@ import soundfile
 
 from emopeft.downstream.corpora.__main__ import main
 from emopeft.downstream.corpora.base import CORPORA, Corpus, Utterance, read_names
-from emopeft.downstream.corpora.check import check, scan
+from emopeft.downstream.corpora.check import check
 from emopeft.downstream.corpora.report import Report
+from emopeft.downstream.corpora.scan import scan
 from emopeft.errors import UserError
 from tests.corpora.trees import write_all, write_wav
 from tests.shared import SHARED, needs_shared

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from emopeft.leaderboard.__main__ import main
-from tests.records.cases import make_record, tamper
+from tests.records.cases import make_record, put, tamper
 
 
 def test_writes_and_prints(tmp_path, capsys):
@@ -30,12 +30,12 @@ def test_writes_and_prints(tmp_path, capsys):
 
 def test_a_refused_record_is_status_1_and_still_a_page(tmp_path, capsys):
     make_record(tmp_path / "runs" / "good")
-    make_record(tmp_path / "runs" / "bad", name="bad")
-    tamper(tmp_path / "runs" / "bad", lambda r: r["folds"][0]["metrics"].update(uar=0.99))
+    make_record(tmp_path / "runs" / "bad", name="bad", method="ba")
+    tamper(tmp_path / "runs" / "bad", put(0.99, "folds", 0, "metrics", "test", "uar"))
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 1
     page = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
-    assert "## Refused\n\n- bad: its numbers are not those of its predictions: fold 1" in page
-    assert "uar is recorded as 0.99" in capsys.readouterr().out
+    assert "## Refused\n\n- bad: it is not what its folds give: result.json says" in page
+    assert "folds.0.metrics.test.uar = 0.99" in capsys.readouterr().out
     # all refused: the same
     assert main([str(tmp_path / "runs" / "bad"), "--out", str(tmp_path / "out")]) == 1
     assert "No finished run." in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
@@ -54,4 +54,4 @@ def test_misuse_is_status_2_without_a_page(tmp_path, capsys):
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err
     assert main([str(tmp_path), "--out", str(out), "--sort", "f1"]) == 2
-    assert "did you mean macro_f1" in capsys.readouterr().err
+    assert "unknown metric 'f1'" in capsys.readouterr().err

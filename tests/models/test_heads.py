@@ -79,3 +79,32 @@ def test_unknown_head_and_layers_name_the_nearest() -> None:
         make_head("suberb", width=4, states=2, outputs=2)
     with pytest.raises(UserError, match="did you mean last"):
         make_head("superb", width=4, states=2, outputs=2, layers="lst")
+
+
+def test_heads_of_impossible_sizes_are_refused() -> None:
+    """REVIEW D6: ``head.dropout=2`` was a traceback of torch's."""
+    for more, said in (
+        ({"dropout": 2.0}, r"head\.dropout=2\.0 must be in \[0, 1\)"),
+        ({"dropout": float("nan")}, r"head\.dropout=nan must be in"),
+        ({"hidden": 10**9}, r"head\.hidden=1000000000 must be"),
+        ({"hidden": 0}, r"head\.hidden=0 must be"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make_head("conv", width=4, states=2, outputs=2, **more)
+
+
+def test_the_conv_head_counts_frames_exactly_in_bf16() -> None:
+    """REVIEW A14: 301 frames were divided by 300."""
+    torch.manual_seed(0)
+    head = ConvHead(4, 2, 2, "last", 4, 0.0).eval()
+    found: list[torch.Tensor] = []
+    head.classifier.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    states = torch.randn(1, 2, 301, 4).abs()
+    head(states, torch.tensor([301]))
+    ones = torch.nn.Sequential(torch.nn.Identity())
+    head.convolutions = ones
+    frames = torch.ones(1, 2, 301, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        head(frames, torch.tensor([301]))
+    assert torch.equal(found[1].float(), torch.ones(1, 4))
+    assert found[0].dtype == torch.float32

@@ -272,3 +272,21 @@ def test_what_a_prefix_takes_out_again() -> None:
     before = upstream.model.config._attn_implementation
     adapt(upstream, "prefix").remove()
     assert upstream.model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("lora:alpha=nan", "must be a finite number"),
+        ("lora:alpha=inf", "must be a finite number"),
+        ("dora:lora_dropout=nan", "must be a finite number"),
+        ("lora:alpha=1e300", "must be a finite number"),
+        ("lora:r=" + "9" * 5000, "must be a whole number"),
+        ("lora:r=" + "9" * 30, "must be a whole number"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_in_the_spelling(spec: str, said: str) -> None:
+    """REVIEW D4: ``lora:alpha=nan`` trained, and predicted NaN."""
+    with pytest.raises(UserError, match=said) as caught:
+        parse(spec)
+    assert len(str(caught.value)) < 200

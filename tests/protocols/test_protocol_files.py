@@ -164,6 +164,14 @@ A_FOLD = {"name": "1", "test": ["a"], "dev": ["b"]}
             },
             "position 2 is past",
         ),
+        (
+            {
+                "unit": "position",
+                "utterances": {"x": "sad", "y": "sad"},
+                "folds": [{"name": "1", "test": [0, 0], "dev": [1]}],
+            },
+            "'0' stands twice",
+        ),
         ({"utterances": {"x": "glad"}}, "class 'glad'"),
         ({"unit": "rule"}, "unit 'rule' needs"),
         ({"rule": {"by": "speaker"}}, "key 'rule' belongs"),

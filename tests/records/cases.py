@@ -214,6 +214,7 @@ def make_fold(
     folds: Sequence[str] = FOLDS,
     classes: Sequence[str] = CLASSES,
     rows: Rows | None = None,
+    tests: Mapping[str, Rows] | None = None,
     planned: Mapping[str, Sequence[PlanRow]] | None = None,
     plan: Mapping[str, Any] | None = None,
     failed: str | None = None,
@@ -223,18 +224,21 @@ def make_fold(
     """Write a whole fold folder and return its facts; ``plan``: keys of `PlanFacts` to replace.
 
     Args:
-        planned: the plan's rows of each fold; rows: its predictions, instead of ``make_rows``.
+        planned: the plan's rows of each fold; rows: its predictions, instead of ``make_rows``;
+            tests: those of several named tests.
         failed: makes it a failed fold, with this reason. dev: changes each row of dev.csv.
     """
     task = EmotionTask(classes)
-    tested = make_rows(fold, seed, right, classes) if rows is None else rows
+    if tests is None:
+        tests = {"test": make_rows(fold, seed, right, classes) if rows is None else rows}
     planned = {f: plan_rows(f, classes) for f in folds} if planned is None else planned
     made = plan_facts(task, planned) | dict(plan or {})
-    data = example_facts(fold, seed, plan=made, rows=tested, task=task, **facts)
+    data = example_facts(fold, seed, plan=made, tests=tests, task=task, **facts)
     if failed is not None:
         data |= {"status": "failed", "reason": failed, "metrics": {}}
         data["stages"][0]["result"] = None
     place = fold_folder(run, fold, seed)
+    tested = [row for of in tests.values() for row in of]
     developed = [dev(row) for row in dev_rows(fold, seed, classes)]
     return write_fold(place, data, planned[fold], tested, developed).to_json()
 

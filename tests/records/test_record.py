@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from emopeft.downstream.records.folds import fold_folder
+from emopeft.downstream.records.making import summarise
 from emopeft.downstream.records.record import make_record as remade
-from emopeft.downstream.records.record import summarise, write_record
-from emopeft.downstream.records.verify import read_record
+from emopeft.downstream.records.record import read_record, write_record
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from tests.records.cases import CLASSES, FOLDS, make_fold, make_record, put, tamper
@@ -46,7 +46,7 @@ def test_the_same_to_the_byte_elsewhere_without_torch(tmp_path):
         "import pathlib, sys\n"
         "for name in ('torch', 'transformers', 'peft', 'accelerate'): sys.modules[name] = None\n"
         "from emopeft.downstream.records.record import write_record\n"
-        "from emopeft.downstream.records.verify import verify\n"
+        "from emopeft.downstream.records.record import verify\n"
         "for _ in range(2): write_record(pathlib.Path(sys.argv[1]))\n"
         "assert verify(pathlib.Path(sys.argv[1])) == []"
     )

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from emopeft.downstream.records.verify import examine, read_record
+from emopeft.downstream.records.record import examine, read_record
 from emopeft.errors import UserError
 from emopeft.files import digest
 from tests.records.cases import delete, put, tamper

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from emopeft.downstream.records.folds import fold_folder
-from emopeft.downstream.records.record import write_record
-from emopeft.downstream.records.verify import examine, verify
+from emopeft.downstream.records.record import examine, verify, write_record
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from tests.records.cases import (

