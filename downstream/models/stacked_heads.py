@@ -20,6 +20,7 @@ is known before it is written out: |C^T G|^2 = sum (C C^T) * (G G^T).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ from emopeft.downstream.models.heads import SuperbHead
 
 ALIGNMENT = 16  # floats: rows begin on cache lines
 LARGE = "projector.weight"  # stands first in a row
+FUSED = ("cpu", "cuda")  # devices where torch's optimisers are one kernel
+DEFAULTS: dict[str, Any] = {
+    "amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "maximize": False,
+}  # fmt: skip
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -63,13 +68,17 @@ class StackedHeads:
     def _set(self, rows: Tensor, first: Tensor, second: Tensor) -> None:
         """Take parameters and Adam's two moments, each (copies, numbers)."""
         self.rows, self.first, self.second = rows, first, second
-        # The gradients of one copy, written and used while they are in the processor's cache, and
-        # of all copies those of all but P.
-        self.gradient = torch.zeros_like(rows[0]) if len(rows) else rows.new_zeros(0)
-        self.small = rows.new_zeros(len(rows), rows.shape[1] - self.shapes[LARGE].numel())
         self.views = self._views(rows)
+        self._make_room()
         self.small_views = self._views(self.small, {LARGE})
         self.folded = torch.bmm(self.views["classifier.weight"], self.views[LARGE])  # A
+
+    def _make_room(self) -> None:
+        """For the gradients of one copy, written and used while they are in the processor's cache,
+        and of all copies for those of all but P."""
+        rows = self.rows
+        self.gradient = torch.zeros_like(rows[0]) if len(rows) else rows.new_zeros(0)
+        self.small = rows.new_zeros(len(rows), rows.shape[1] - self.shapes[LARGE].numel())
 
     def _views(self, rows: Tensor, without: Collection[str] = ()) -> dict[str, Tensor]:
         found, begin = {}, 0
@@ -138,7 +147,7 @@ class StackedHeads:
         Returns:
             the losses before the step: (copies,).
         """
-        losses, left, right = self._backward(means, loss)
+        losses, left, right = self._backward(means[None], loss)
         size = self.shapes[LARGE].numel()
         large = self.gradient[:size].view(self.shapes[LARGE])
         C, P = self.views["classifier.weight"], self.views[LARGE]
@@ -153,28 +162,36 @@ class StackedHeads:
         """Losses (copies,), and the factors of P's gradient: C (copies, outputs, hidden) and G.
 
         The other gradients are left in ``small``. All of them are clipped, C for P's.
+
+        Args:
+            means: of each group's batch (groups, batch, states, width).
+            loss: as for `step`, of the copies of all groups, group after group.
         """
         v, g = self.views, self.small_views
-        batch, states, width = means.shape
+        groups, batch, states, width = means.shape
         copies, outputs, _ = self.folded.shape
+        per_group = copies // groups
         mixing = self._mixing()
-        shared = mixing.T.contiguous()[None, :, :, None]  # (1, states, copies, 1)
-        flat = means.view(batch * states, width)
-        # What each state alone would add: (batch, states, copies, outputs).
-        each = (flat @ self.folded.view(-1, width).T).view(batch, states, copies, outputs)
-        losses, error = loss(((each * shared).sum(1) + self._offset()).transpose(0, 1))
-        error = error.transpose(0, 1).contiguous()  # d: (batch, copies, outputs)
+        shared = mixing.view(groups, per_group, -1).mT.contiguous()[:, None, :, :, None]
+        flat = means.view(groups, batch * states, width)
+        # What each state alone would add: (groups, batch, states, copies, outputs).
+        folded = self.folded.view(groups, -1, width)
+        each = _product(flat, folded.mT).view(groups, batch, states, per_group, outputs)
+        summed = (each * shared).sum(2) + self._offset().view(groups, 1, per_group, outputs)
+        losses, error = loss(summed.transpose(1, 2).flatten(0, 1))
+        # d: (groups, batch, copies, outputs).
+        error = error.view(groups, per_group, batch, outputs).transpose(1, 2).contiguous()
 
-        spread = (error[:, None] * shared).reshape(batch * states, copies * outputs)
-        right = (spread.T @ flat).view(copies, outputs, width)  # G
-        total = error.sum(0)
+        spread = (error[:, :, None] * shared).reshape(groups, batch * states, -1)
+        right = _product(spread.mT, flat).view(copies, outputs, width)  # G
+        total = error.sum(1).view(copies, outputs)
         C = v["classifier.weight"]
         g["classifier.bias"].copy_(total)
         outer = total.unsqueeze(-1) * v["projector.bias"].unsqueeze(1)
         g["classifier.weight"].copy_(torch.bmm(right, v[LARGE].mT) + outer)
         g["projector.bias"].copy_(torch.bmm(total.unsqueeze(1), C).squeeze(1))
         if "featurizer.weights" in g:
-            by_state = (error[:, None] * each).sum((0, 3)).T  # dw: (copies, states)
+            by_state = (error[:, :, None] * each).sum((1, 4)).mT.reshape(copies, states)  # dw
             inner = (mixing * by_state).sum(-1, keepdim=True)
             g["featurizer.weights"].copy_(mixing * (by_state - inner))
         if self.keys.clip is None:
@@ -196,7 +213,13 @@ class StackedHeads:
         update = adam if keys.optimizer == "adam" else adamw
         update(
             [self.rows[j]], [self.gradient], [self.first[j]], [self.second[j]], [],
-            [self.steps[j]], fused=self.rows.device.type in ("cpu", "cuda"), amsgrad=False,
-            beta1=0.9, beta2=0.999, lr=rate, weight_decay=keys.weight_decay, eps=1e-8,
-            maximize=False,
+            [self.steps[j]], fused=self.rows.device.type in FUSED, lr=rate,
+            weight_decay=keys.weight_decay, **DEFAULTS,
         )  # fmt: skip
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Of two stacks of matrices; of one pair by the product that is quicker on a processor."""
+    if len(left) == 1:
+        return torch.mm(left[0], right[0])[None]
+    return torch.bmm(left, right)

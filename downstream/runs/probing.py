@@ -11,9 +11,10 @@ from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.training.curves import draw
-from emopeft.downstream.training.probes import Probe, choose
+from emopeft.downstream.training.probes import Probe
 from emopeft.downstream.training.selection import Diverged, selected, utterance_weights
 from emopeft.downstream.training.side_by_side import train_probes
+from emopeft.downstream.training.trials import choose
 from emopeft.numerics import peak_memory
 
 

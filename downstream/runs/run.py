@@ -20,7 +20,7 @@ from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fol
 from emopeft.downstream.records.record import write_record
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, open_session
-from emopeft.downstream.runs.stages import train_fold
+from emopeft.downstream.runs.stages import check_stages, train_fold
 from emopeft.downstream.runs.work import Outcome, Work
 from emopeft.downstream.runs.write import write_failed, write_finished
 from emopeft.downstream.training.interruption import graceful
@@ -45,6 +45,7 @@ def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[s
     with graceful():
         session = open_session(recipe, command, recipe_file)
         todo = _todo(session)
+        check_stages(session, [work.fold for work in todo])
         share = 1 / max(1, len(todo))  # of what all folds of this call needed once
         for work, outcome in _trained(session, todo):
             if not session.accelerator.is_main_process:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.plan import Stage
+from emopeft.downstream.data.plan import Fold, Stage
 from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
@@ -26,6 +27,7 @@ from emopeft.downstream.training.selection import (
 )
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.errors import UserError
+from emopeft.files import digest
 from emopeft.numerics import peak_memory
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,26 @@ def train_fold(session: Session, work: Work) -> Outcome:
     tested = time.monotonic() - started
     dev = trainer.outputs(session.indices(work.fold.stages[-1].dev))
     return Outcome(done, tests, dev, tested, peak_memory())
+
+
+def check_stages(session: Session, folds: Sequence[Fold]) -> None:
+    """Try how the stages follow each other, before anything is trained.
+
+    Raises UserError for a key, a part to freeze or a method that does not fit.
+    """
+    for fold in {digest(fold.heads()): fold for fold in folds}.values():
+        before: dict[str, Tensor] | None = None
+        for stage in fold.stages:
+            if stage.keys:
+                stage_keys(session.recipe, stage.keys)
+            if len(fold.stages) == 1 and not stage.freeze:
+                break
+            setup = session.setups[stage.method or session.recipe.method]
+            model = setup.model(session.recipe.seeds[0])
+            if before is not None:
+                _carry(model, before, stage)
+            _freeze(model, stage)
+            before = model.kept_state()
 
 
 def _train_stage(

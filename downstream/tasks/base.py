@@ -173,7 +173,9 @@ class Task:
         Args:
             outputs: of the head (batch, outputs).
             targets: (batch, targets).
-            weights: (batch,), of each utterance in the batch's loss; they add up to 1.
+            weights: (batch,), of each utterance in the batch's loss; they add up to 1. One of
+                weight 0 is as good as not there: whatever its finite outputs, the loss is the same
+                and their gradient 0.
 
         Returns:
             a scalar.
@@ -184,7 +186,9 @@ class Task:
         """Losses and their gradients at the outputs, of several models on one batch.
 
         Args:
-            outputs: (models, batch, outputs); targets, weights: as for `loss`.
+            outputs: (models, batch, outputs).
+            targets, weights: as for `loss`, or of each model its own: (models, batch, targets)
+                and (models, batch).
 
         Returns:
             losses (models,) and gradients (models, batch, outputs).
@@ -193,7 +197,8 @@ class Task:
 
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            losses = torch.stack([self.loss(one, targets, weights) for one in leaf])
+            own = targets.expand(len(leaf), -1, -1), weights.expand(len(leaf), -1)
+            losses = torch.stack([self.loss(*one) for one in zip(leaf, *own, strict=True)])
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 

@@ -88,7 +88,7 @@ class EmotionTask(Task):
 
         log_p = torch.log_softmax(outputs, -1)
         losses = -((log_p * targets).sum(-1) * weights).sum(-1)
-        return losses, (log_p.exp() - targets) * weights[:, None]
+        return losses, (log_p.exp() - targets) * weights[..., None]
 
     def balance(self, targets: Tensor) -> Tensor:
         """Weights N / (C n_c) of an utterance's class: rarer classes count more.

@@ -1,14 +1,14 @@
 """Frozen probes, all at once: folds, seeds and learning rates on kept time means.
 
 A `Probe` is one fold and seed: its learning rates see the same batches in the same order, so they
-train as one stacked computation (models/stacked_heads.py) that reads each batch once. The
-probes of several folds and seeds run side by side (training/side_by_side.py). The numbers are those
-that `training.trainer.Trainer` gives one by one, up to the rounding of sums in another order.
+train as one stacked computation (models/stacked_heads.py) that reads each batch once. The probes of
+several folds and seeds run side by side (training/side_by_side.py): each on a processor core, or
+all in lock-step (training/lock_step.py). The numbers are those that `training.trainer.Trainer`
+gives one by one, up to the rounding of sums in another order.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import threading
@@ -28,35 +28,16 @@ from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order
 from emopeft.downstream.training.selection import (
     Diverged,
-    Fit,
     Selection,
-    best_of,
     check_loss,
     rate_factor,
     shares,
 )
+from emopeft.downstream.training.trials import Trial
 from emopeft.errors import UserError
 
 SAVE_SECONDS = 30.0  # how much work an interruption may cost
 BLOCK = 20  # steps between two looks at the clock
-
-
-@dataclasses.dataclass
-class Trial:
-    """One learning rate of a probe, trained: its fit and best parameters, or why there is none."""
-
-    rate: float
-    selection: Selection = dataclasses.field(default_factory=Selection)
-    steps: int = 0
-    seconds: float = 0.0
-    best: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    failure: str | None = None
-
-    def fit(self) -> Fit:
-        """What the training ended with; raises Diverged."""
-        if self.failure is not None:
-            raise Diverged(self.failure)
-        return self.selection.fit(self.steps, self.seconds)
 
 
 def probes_can_train(head: torch.nn.Module, means: Tensor | None) -> bool:
@@ -108,6 +89,9 @@ class Probe:
         self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
         # A head on the last state needs no other.
         self.means = means[:, head.featurizer.skip :].to(device)
+        self.standard: tuple[Tensor, Tensor] | None = None  # mean and scale (states, width)
+        if head.standardise:
+            self.standard = head.mean[head.featurizer.skip :], head.scale[head.featurizer.skip :]
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
         self.weights = weights
         self.targets = targets[self.train].to(device)
@@ -142,9 +126,7 @@ class Probe:
         Args:
             advance: is told how many steps of one trial were done.
         """
-        if not self.resumed:
-            self._resume()
-            advance(self.step * len(self.trials))
+        self.begin(advance)
         epoch, order = -1, torch.empty(0, dtype=torch.long)
         batch = torch.empty(0)
         began = clock = time.monotonic()
@@ -156,53 +138,68 @@ class Probe:
                 if stop.is_set() or clock - began > seconds:
                     return
             if self.step // self.per_epoch != epoch:
-                epoch = self.step // self.per_epoch
-                order = torch.tensor(epoch_order(len(self.train), self.seed, epoch))
+                epoch, order = self.step // self.per_epoch, self.order()
             first = self.step % self.per_epoch * self.keys.batch_size
             chosen = order[first : first + self.keys.batch_size]
-            batch = self._gather(self.train[chosen], batch)
-            rates = [self._rate(t) for t in self.active]
+            batch = gather(self.means, self.train[chosen].to(self.device), batch, self.standard)
+            rates = [self.rate(t) for t in self.active]
             weights = shares(self.weights[chosen]).to(self.device, non_blocking=True)
             targets = self.targets[chosen.to(self.device)]
             loss = functools.partial(self.task.gradient, targets=targets, weights=weights)
             self.loss_sum += self.stack.step(batch, loss, rates)
-            self.loss_count += 1
-            self.step += 1
-            advance(len(self.active))
-            if self.step % self.eval_every == 0 or self.step == self.total:
+            self.count(advance)
+            if self.due:
                 clock = self._share_time(clock)
-                before = len(self.active)
-                self._evaluate()
-                advance((before - len(self.active)) * (self.total - self.step))
+                self.evaluate(advance)
         self._share_time(clock)
-        # Give the memory back.
-        self.active = []
-        self.stack.keep([])
+        self.free()
 
-    def _gather(self, indices: Tensor, buffer: Tensor) -> Tensor:
-        """The means of some utterances, contiguous, standardised where the head does so."""
-        shape = (len(indices), *self.means.shape[1:])
-        if buffer.shape != shape:
-            buffer = torch.empty(shape, device=self.device)
-        torch.index_select(self.means, 0, indices.to(self.device), out=buffer)
-        if self.head.standardise:
-            skip = self.head.featurizer.skip
-            buffer.sub_(self.head.mean[skip:]).div_(self.head.scale[skip:])
-        return buffer
+    def begin(self, advance: Callable[[int], None]) -> None:
+        """Go on where an interrupted process stopped, the first time."""
+        if not self.resumed:
+            self._resume()
+            advance(self.step * len(self.trials))
 
-    def _rate(self, trial: int) -> float:
+    def order(self) -> Tensor:
+        """The training part (len(train),) in the order of this step's epoch."""
+        epoch = self.step // self.per_epoch
+        return torch.tensor(epoch_order(len(self.train), self.seed, epoch))
+
+    def rate(self, trial: int) -> float:
+        """A trial's learning rate in this step."""
         plateau = self.trials[trial].selection.plateau
         return self.trials[trial].rate * rate_factor(self.keys, self.step, self.total, plateau)
 
-    def _share_time(self, since: float) -> float:
-        """Share the time since then among the trials that trained; returns now."""
-        now = time.monotonic()
-        self.busy += now - since
+    def count(self, advance: Callable[[int], None]) -> None:
+        """Note that a step was done."""
+        self.loss_count += 1
+        self.step += 1
+        advance(len(self.active))
+
+    @property
+    def due(self) -> bool:
+        """Whether the step just done is one to evaluate after."""
+        return self.step % self.eval_every == 0 or self.step == self.total
+
+    def spend(self, seconds: float) -> None:
+        """Share the time among the trials that trained."""
+        self.busy += seconds
         for t in self.active:
-            self.trials[t].seconds += (now - since) / len(self.active)
+            self.trials[t].seconds += seconds / len(self.active)
+
+    def _share_time(self, since: float) -> float:
+        """Share the time since then; returns now."""
+        now = time.monotonic()
+        self.spend(now - since)
         return now
 
-    def _evaluate(self) -> None:
+    def free(self) -> None:
+        """Give back the memory of what is trained."""
+        self.active = []
+        self.stack.keep([])
+
+    def evaluate(self, advance: Callable[[int], None]) -> None:
+        """Look at dev; trials that diverged or stopped early leave ``active`` and the stack."""
         losses = (self.loss_sum / self.loss_count).tolist()
         outputs = self._outputs_of(self.stack, self.dev)
         going = []
@@ -220,6 +217,7 @@ class Probe:
             if not trial.selection.stopped(self.keys):
                 going.append(row)
         if len(going) < len(self.active):
+            advance((len(self.active) - len(going)) * (self.total - self.step))
             self.active = [self.active[row] for row in going]
             self.stack.keep(going)
         self.loss_sum, self.loss_count = torch.zeros(len(going), device=self.device), 0
@@ -227,7 +225,8 @@ class Probe:
     def _outputs_of(self, stack: StackedHeads, indices: Tensor) -> Tensor:
         """(copies, indices, outputs) on the CPU, a few hundred utterances at a time."""
         parts = [
-            stack.outputs(self._gather(part, torch.empty(0))).cpu() for part in indices.split(512)
+            stack.outputs(gather(self.means, part, torch.empty(0), self.standard)).cpu()
+            for part in indices.to(self.device).split(512)
         ]
         return torch.cat(parts, dim=1)
 
@@ -285,16 +284,22 @@ class Probe:
             ) from None
 
 
-def choose(task: Task, keys: TrainKeys, trials: Sequence[Trial]) -> int:
-    """The trial with the best dev metric, the earlier of equals; a diverged one never wins.
+def gather(
+    means: Tensor, indices: Tensor, buffer: Tensor, standard: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """The means of some utterances, contiguous, standardised where there is something to do it by.
 
-    Raises Diverged where all of them did.
+    Args:
+        means: (utterances, states, width).
+        indices: (...,), on its device.
+        buffer: is filled, where it has the shape of what is returned: (..., states, width).
+        standard: mean and scale, as (states, width) or, of ..., with more axes.
     """
-    reached = {
-        str(i): t.selection.best[keys.select or task.main]
-        for i, t in enumerate(trials)
-        if not t.failure
-    }
-    if not reached:
-        raise Diverged(str(trials[0].failure))
-    return int(best_of(task, keys, reached))
+    shape = (*indices.shape, *means.shape[1:])
+    if buffer.shape != shape:
+        buffer = torch.empty(shape, device=means.device)
+    flat = buffer.view(-1, *means.shape[1:])
+    torch.index_select(means, 0, indices.reshape(-1), out=flat)
+    if standard is not None:
+        buffer.sub_(standard[0]).div_(standard[1])
+    return buffer

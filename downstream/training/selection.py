@@ -124,11 +124,12 @@ def utterance_weights(task: Task, keys: TrainKeys, targets: Tensor, weights: Ten
 
 
 def shares(weights: Tensor) -> Tensor:
-    """The weights of a batch (batch,), so that they add up to 1: an utterance's share in its loss.
+    """The weights of a batch (..., batch), so that they add up to 1: an utterance's share in its
+    loss.
 
     Raises UserError where a whole batch weighs nothing.
     """
-    total = weights.sum()
-    if not bool(total > 0):
+    total = weights.sum(-1, keepdim=True)
+    if not bool((total > 0).all()):
         raise UserError("every utterance of a batch has weight 0 in the plan; take them out")
     return weights / total

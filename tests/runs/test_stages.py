@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from emopeft.downstream.records.record import verify, write_record
 from emopeft.downstream.runs import stages
+from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.downstream.training.trainer import Trainer
 from tests.calls import call, read
 from tests.runs.rated import manifest, protocol
@@ -59,6 +60,12 @@ def test_trained_recorded_and_audited(trained: Path) -> None:
     rows = (trained / "fold1_seed0" / "predictions.csv").read_text().splitlines()
     assert len(rows) == 1 + 48 + 48
     assert rows[0].startswith("id,fold,seed,test,speaker,")
+
+
+def test_tested_again_in_another_process(trained: Path) -> None:
+    results = evaluate(trained)
+    assert [r["test"] for r in results] == ["near", "far"]
+    assert all(r["difference"] < 1e-4 for r in results)
 
 
 def test_the_second_stage_starts_where_the_first_ended(
@@ -146,3 +153,4 @@ def test_mistakes(
     changed = [place if str(x).endswith("staged.json") else x for x in command]
     assert call(*changed, "--out", tmp_path, "-n", "r", "-o", "train.epochs=1") == 2
     assert says in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))  # said before anything was trained

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 import time
@@ -15,49 +14,36 @@ from accelerate import Accelerator
 from emopeft.downstream.data.recipe import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import standardise_on
-from emopeft.downstream.models.heads import SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
-from emopeft.downstream.tasks.emotion import EmotionTask
-from emopeft.downstream.training.probes import Probe, choose, probes_can_train
-from emopeft.downstream.training.selection import Diverged, utterance_weights
+from emopeft.downstream.training.probes import probes_can_train
+from emopeft.downstream.training.selection import Diverged
 from emopeft.downstream.training.side_by_side import train_probes
 from emopeft.downstream.training.trainer import Trainer
+from emopeft.downstream.training.trials import choose
 from emopeft.upstream.base import Upstream
 from tests.tasks.toy import Together
-
-N, STATES, WIDTH, CLASSES = 150, 4, 12, 3
-TRAIN, DEV, TEST = range(90), range(90, 120), range(120, 150)
-RATES = [1e-2, 1e-3, 3e-4]
-TASK = EmotionTask(["a", "b", "c"])
-
-
-def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means whose classes can be learned, but not perfectly, and the targets."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, CLASSES, (N,), generator=generator)
-    centres = torch.randn(CLASSES, STATES, WIDTH, generator=generator)
-    noise = torch.randn(N, STATES, WIDTH, generator=generator)
-    targets = torch.nn.functional.one_hot(labels, CLASSES).float()
-    return centres[labels] * 0.4 + noise, targets
-
-
-def head_of(seed: int, **options) -> SuperbHead:
-    torch.manual_seed(seed)
-    head = make_head("superb", width=WIDTH, states=STATES, outputs=CLASSES, hidden=16, **options)
-    assert isinstance(head, SuperbHead)
-    return head
+from tests.training.cases import (
+    CASES,
+    DEV,
+    RATES,
+    STATES,
+    TASK,
+    TEST,
+    TRAIN,
+    N,
+    data,
+    head_of,
+    keys_of,
+    probe_of,
+    weights_of,
+)
 
 
 def examples_of(means: torch.Tensor, targets: torch.Tensor) -> Examples:
     seconds = torch.linspace(1, 5, N).tolist()
     return Examples([None] * N, targets, seconds, [""] * N, preloaded=means)  # type: ignore[list-item]
-
-
-def weights_of(keys: TrainKeys, task: Task, targets: torch.Tensor) -> torch.Tensor:
-    own = targets[list(TRAIN)]
-    return utterance_weights(task, keys, own, torch.ones(len(own)))
 
 
 def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **head_options):
@@ -72,41 +58,6 @@ def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **
     )  # fmt: skip
     fit = trainer.fit()
     return fit, trainer.outputs(TEST)
-
-
-def probe_of(
-    keys: TrainKeys, seed: int, means, targets, checkpoint=None, rates=RATES, task=TASK, **options
-):
-    head = head_of(seed, **options)
-    if head.standardise:
-        head.fit_standardisation(means[list(TRAIN)])
-    return Probe(
-        head, means, targets, TRAIN, DEV, weights_of(keys, task, targets), task, keys, rates, seed,
-        checkpoint=checkpoint,
-    )  # fmt: skip
-
-
-def keys_of(**changes) -> TrainKeys:
-    base = TrainKeys(epochs=None, steps=300, batch_size=32, eval_every=50, patience=None)
-    return dataclasses.replace(base, **changes)
-
-
-CASES = {
-    "adam": ({}, {}),
-    "adamw": ({"optimizer": "adamw", "weight_decay": 0.05}, {}),
-    "adam with decay": ({"weight_decay": 0.01}, {}),
-    "sgd": ({"optimizer": "sgd", "weight_decay": 0.01}, {}),
-    "tight clipping": ({"clip": 0.05}, {}),
-    "no clipping": ({"clip": None}, {}),
-    "class weights": ({"class_weights": "balanced"}, {}),
-    "linear with warm-up": ({"schedule": "linear", "warmup": 0.2}, {}),
-    "plateau": ({"schedule": "plateau", "eval_every": 5}, {}),
-    "early stopping": ({"patience": 2, "eval_every": None, "steps": None, "epochs": 60}, {}),
-    "last state": ({}, {"layers": "last"}),
-    "block outputs": ({}, {"layers": "blocks"}),
-    "standardised": ({}, {"standardise": True}),
-    "whole-batch loss": ({"select": "ccc"}, {}),
-}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -152,7 +103,7 @@ def test_gradient_is_autograds_in_double_precision(task: Task) -> None:
     means, targets = means[:32].double(), targets[:32].double()
     weights = torch.rand(32, dtype=torch.float64)
     losses, left, right = stack._backward(
-        means, functools.partial(task.gradient, targets=targets, weights=weights)
+        means[None], functools.partial(task.gradient, targets=targets, weights=weights)
     )
     gradients = {name: view[1] for name, view in stack.small_views.items()}
     gradients["projector.weight"] = left[1].T @ right[1]

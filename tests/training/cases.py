@@ -1,0 +1,91 @@
+"""Probes that learn something in a second, and every way to train them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.models.heads import SuperbHead, make_head
+from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.training.probes import Probe
+from emopeft.downstream.training.selection import utterance_weights
+
+N, STATES, WIDTH, CLASSES = 150, 4, 12, 3
+TRAIN, DEV, TEST = range(90), range(90, 120), range(120, 150)
+RATES = [1e-2, 1e-3, 3e-4]
+TASK = EmotionTask(["a", "b", "c"])
+
+
+def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means whose classes can be learned, but not perfectly, and the targets."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (N,), generator=generator)
+    centres = torch.randn(CLASSES, STATES, WIDTH, generator=generator)
+    noise = torch.randn(N, STATES, WIDTH, generator=generator)
+    targets = torch.nn.functional.one_hot(labels, CLASSES).float()
+    return centres[labels] * 0.4 + noise, targets
+
+
+def head_of(seed: int, **options) -> SuperbHead:
+    torch.manual_seed(seed)
+    head = make_head("superb", width=WIDTH, states=STATES, outputs=CLASSES, hidden=16, **options)
+    assert isinstance(head, SuperbHead)
+    return head
+
+
+def weights_of(
+    keys: TrainKeys, task: Task, targets: torch.Tensor, train: Sequence[int] = TRAIN
+) -> torch.Tensor:
+    own = targets[list(train)]
+    return utterance_weights(task, keys, own, torch.ones(len(own)))
+
+
+def probe_of(
+    keys: TrainKeys,
+    seed: int,
+    means: torch.Tensor,
+    targets: torch.Tensor,
+    checkpoint: Path | None = None,
+    rates: Sequence[float] = RATES,
+    task: Task = TASK,
+    train: Sequence[int] = TRAIN,
+    **options,
+) -> Probe:
+    """A probe on some of the utterances, on the device that the means are on."""
+    head = head_of(seed, **options).to(means.device)
+    if head.standardise:
+        head.fit_standardisation(means[list(train)])
+    return Probe(
+        head, means, targets, train, DEV, weights_of(keys, task, targets, train), task, keys,
+        rates, seed, means.device, checkpoint, f"fold {seed}",
+    )  # fmt: skip
+
+
+def keys_of(**changes) -> TrainKeys:
+    base = TrainKeys(epochs=None, steps=300, batch_size=32, eval_every=50, patience=None)
+    return dataclasses.replace(base, **changes)
+
+
+# Of the keys and of the head's options, what differs.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "adam": ({}, {}),
+    "adamw": ({"optimizer": "adamw", "weight_decay": 0.05}, {}),
+    "adam with decay": ({"weight_decay": 0.01}, {}),
+    "sgd": ({"optimizer": "sgd", "weight_decay": 0.01}, {}),
+    "tight clipping": ({"clip": 0.05}, {}),
+    "no clipping": ({"clip": None}, {}),
+    "class weights": ({"class_weights": "balanced"}, {}),
+    "linear with warm-up": ({"schedule": "linear", "warmup": 0.2}, {}),
+    "plateau": ({"schedule": "plateau", "eval_every": 5}, {}),
+    "early stopping": ({"patience": 2, "eval_every": None, "steps": None, "epochs": 60}, {}),
+    "last state": ({}, {"layers": "last"}),
+    "block outputs": ({}, {"layers": "blocks"}),
+    "standardised": ({}, {"standardise": True}),
+    "whole-batch loss": ({"select": "ccc"}, {}),
+}
