@@ -132,7 +132,7 @@ def test_a_rate_that_stopped_changes_no_more(device: torch.device) -> None:
 def test_resumed_equals_uninterrupted(
     tmp_path: Path, device: torch.device, together: bool, then_together: bool
 ) -> None:
-    """Whichever way it was begun, and whichever way it goes on; also where a rate stopped before."""
+    """Whichever way it was begun and goes on; also where a rate stopped before."""
     options = {"keys": keys_of(steps=240, eval_every=20, patience=2)}
     whole = train(probes_of(device, **options), together=then_together)
     train_until(probes_of(device, tmp_path, **options), together, steps=70)
