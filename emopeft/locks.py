@@ -41,7 +41,7 @@ def locked(path: Path, wait: float | None = None) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make(path)
-        lock = filelock.FileLock(path, is_singleton=False)
+        lock = filelock.FileLock(path)
         lock.acquire(timeout=seconds)
     except filelock.Timeout:
         raise Busy(f"{path} is locked by another process; wait for it to end") from None
@@ -105,7 +105,7 @@ def hold(path: Path) -> Held | None:
     if fcntl is None:
         return None
     while True:
-        held = Held(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        held = Held(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
         try:
             assert held._file is not None
             fcntl.flock(held._file, fcntl.LOCK_SH)
@@ -122,7 +122,7 @@ def unused(path: Path) -> Iterator[bool]:
     A file that cannot be read, or is on a file system without locks, counts as not held.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         yield True
         return

@@ -17,6 +17,7 @@ from emopeft.downstream.models.heads import Head, SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel, active_dropout
 from emopeft.downstream.tasks.base import task_of
 from emopeft.errors import UserError
+from emopeft.numerics import stream
 from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
 from emopeft.peft_modules.base import from_parts
 from emopeft.peft_modules.liveness import prove_head_live
@@ -66,9 +67,11 @@ class Blueprint:
     def adapt(self, seed: int) -> Adaptation:
         """A patched copy of the upstream; its new parameters are drawn from ``seed``.
 
-        The liveness proof runs once: the copies differ in nothing that matters for it.
+        From a stream of their own: the head's is another, or rows of a LoRA-A would be rows of the
+        head's projector. The liveness proof runs once: the copies differ in nothing that matters
+        for it.
         """
-        torch.manual_seed(seed)
+        torch.manual_seed(stream("method", seed))
         copied = sharing_copy(self.upstream)
         adaptation = adapt(copied, self.method, prove=not self._proven, shared=True)
         self._proven, self._start = True, adaptation.start

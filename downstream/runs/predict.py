@@ -66,6 +66,8 @@ def predict(
                 used = upstream.max_samples / SAMPLE_RATE
                 note = f"only the first {used:g} s of {len(wav) / SAMPLE_RATE:.1f} s were used"
         except AudioError as error:
+            if audio == path:
+                raise
             note = error.problem
         if note:
             logger.warning("%s: %s", path, note)

@@ -17,7 +17,7 @@ from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.records.folds import write_fold
-from emopeft.downstream.records.predictions import DEV, Prediction
+from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
@@ -37,6 +37,12 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     }
     last = work.fold.stages[-1]
     dev = _table(session, last.dev, outcome.dev)
+    tested = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
+    developed = _rows(work, DEV, last.dev, dev)
+    diverged = not_finite(tested, session.task) or not_finite(developed, session.task)
+    if diverged:
+        write_failed(session, work, diverged, share)
+        return
     # What is written is counted from what is written.
     outcome.stages[-1].fit.best = session.task.measure(dev)
     facts = _facts(session, work, outcome.stages, share) | {
@@ -47,13 +53,7 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     }
     facts["seconds"] |= {"test": outcome.tested}
     write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
-    write_fold(
-        work.place,
-        facts,
-        session.plan.rows(work.fold),
-        [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])],
-        _rows(work, DEV, last.dev, dev),
-    )
+    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed)
     work.clear()
 
 

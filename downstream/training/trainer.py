@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
@@ -25,6 +26,7 @@ from emopeft.downstream.training.curves import draw
 from emopeft.downstream.training.evaluating import outputs_of, precise
 from emopeft.downstream.training.interruption import asked, deferred
 from emopeft.downstream.training.memory import save_memory_and_time
+from emopeft.downstream.training.progress import put_back, snapshot
 from emopeft.downstream.training.selection import (
     Fit,
     Selection,
@@ -38,8 +40,6 @@ from emopeft.numerics import stream
 
 logger = logging.getLogger(__name__)
 
-# What of a trainer's progress is plain data and goes into the checkpoint by name.
-PROGRESS_FIELDS = ("step", "seconds", "loss_count")
 SAVE_SECONDS = 60.0  # how much work an interruption may cost
 
 
@@ -93,6 +93,7 @@ class Trainer:
         self.per_epoch = math.ceil(len(self.train_indices) / keys.batch_size)
         self.total = keys.steps or math.ceil((keys.epochs or 1) * self.per_epoch)
         self.eval_every = keys.eval_every or self.per_epoch
+        self.inputs: Iterator[Batch] | None = None  # what is read ahead while the loop runs
         # Progress: all of it stands in the checkpoint.
         self.step = 0
         self.seconds = 0.0
@@ -119,24 +120,25 @@ class Trainer:
             leave=False,
         )
         self.model.train()
-        with bar, deferred():
-            self._loop(bar)
-            if asked():
-                self._save()
+        try:
+            with bar, deferred():
+                self._loop(bar)
+                if asked():
+                    self._save()
+        finally:
+            self.inputs = None  # ends what is being read ahead
         self.plain.load_trainable_state(self.best_state)
         return self.selection.fit(self.step, self.seconds)
 
     def _loop(self, bar: tqdm) -> None:
         started = saved = time.monotonic()
         before = self.seconds
-        epoch, order = -1, []
+        upcoming = self._batches()
+        # The inputs of a step are read and copied while the one before is computed.
+        groups = (group for batch in self._batches() for group in self._groups(batch)[0])
+        self.inputs = self.examples.prefetch(groups, self.accelerator.device)
         while self.step < self.total and not self.selection.stopped(self.keys):
-            if self.step // self.per_epoch != epoch:
-                epoch = self.step // self.per_epoch
-                order = epoch_order(len(self.train_indices), self.seed, epoch)
-            first = self.step % self.per_epoch * self.keys.batch_size
-            chosen = order[first : first + self.keys.batch_size]
-            self._optimise([self.train_indices[i] for i in chosen])
+            self._optimise(next(upcoming))
             self.step += 1
             bar.update()
             self.seconds = before + time.monotonic() - started
@@ -150,6 +152,16 @@ class Trainer:
                 saved = time.monotonic()
             if stop:
                 raise stop
+
+    def _batches(self) -> Iterator[list[int]]:
+        """The batches of all steps that are left, as indices into the examples."""
+        epoch, order = -1, []
+        for step in range(self.step, self.total):
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order = epoch_order(len(self.train_indices), self.seed, epoch)
+            first = step % self.per_epoch * self.keys.batch_size
+            yield [self.train_indices[i] for i in order[first : first + self.keys.batch_size]]
 
     def _optimise(self, batch: list[int]) -> None:
         """One optimiser step on a batch, shared among processes and split to fit the budget."""
@@ -188,8 +200,8 @@ class Trainer:
             whole, rows = self._rows(batch, groups if own else [], share)
         self._seed_dropout()
         total = torch.zeros((), device=self.accelerator.device)
-        batches = self.examples.prefetch(groups, self.accelerator.device)
-        for number, (group, inputs) in enumerate(zip(groups, batches, strict=True)):
+        for number, group in enumerate(groups):
+            inputs = self._next(group)
             last = number == len(groups) - 1
             # Gradients are exchanged once per step, at the last micro-batch.
             exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
@@ -207,6 +219,12 @@ class Trainer:
                 self.accelerator.backward(loss if penalty is None else loss + penalty)
             total += loss.detach() / world
         return total if direct else whole / world
+
+    def _next(self, group: list[int]) -> Batch:
+        """The inputs of a micro-batch: those in flight, while the loop runs."""
+        if self.inputs is None:
+            return self.examples.batch(group, self.accelerator.device)
+        return next(self.inputs)
 
     def _groups(self, batch: list[int]) -> tuple[list[list[int]], bool]:
         """This process' share of a batch in micro-batches, and whether it has one at all.
@@ -275,37 +293,15 @@ class Trainer:
     # ---- interruption -----------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.checkpoint is None or not self.accelerator.is_main_process:
-            return
-        scaler = self.accelerator.scaler
-        progress = {
-            **{name: getattr(self, name) for name in PROGRESS_FIELDS},
-            "selection": self.selection.state(),
-            "loss_sum": self.loss_sum.cpu(),
-            "best_state": self.best_state,
-            "model": self.plain.trainable_state(),
-            "methods": self.plain.method_progress(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
-        }
-        write_progress(self.checkpoint, progress)
+        if self.checkpoint is not None and self.accelerator.is_main_process:
+            write_progress(self.checkpoint, snapshot(self))
 
     def _resume(self) -> None:
         if self.checkpoint is None or not self.checkpoint.exists():
             return
         progress = read_progress(self.checkpoint)
-        device = self.accelerator.device
         try:
-            self.plain.load_trainable_state(progress["model"])
-            self.plain.load_method_progress(progress["methods"])
-            self.optimizer.load_state_dict(progress["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(progress["scaler"])
-            self.loss_sum = progress["loss_sum"].to(device)
-            self.best_state = {k: v.to(device) for k, v in progress["best_state"].items()}
-            self.selection = Selection(**progress["selection"])
-            for name in PROGRESS_FIELDS:
-                setattr(self, name, progress[name])
+            put_back(self, progress)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"{self.checkpoint} is not the progress of this training ({error}); delete it to "

@@ -190,8 +190,9 @@ def predict(flags: argparse.Namespace, place: Path) -> int:
     finally:
         if rows:
             text = write_rows(rows, flags.output)
-            print(text if flags.output is None else f"{len(rows)} predictions in {flags.output}")
-    return 0
+            print(text if flags.output is None else f"{len(rows)} rows in {flags.output}")
+    without = [r for r in rows if not any(v for k, v in r.items() if k not in ("path", "note"))]
+    return 1 if without else 0  # why is said in each one's note
 
 
 def one_seed(text: str | None) -> int | None:

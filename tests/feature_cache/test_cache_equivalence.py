@@ -375,7 +375,8 @@ def test_cache_on_and_off_predict_the_same_on_ravdess(
             )
         )  # fmt: skip
         (fold,) = (tmp_path / "runs" / name).glob("fold*/fold.json")
-        losses.append([e["loss"] for e in json.loads(fold.read_text())["history"]])
+        (stage,) = json.loads(fold.read_text())["stages"]
+        losses.append([e["loss"] for e in stage["result"]["history"]])
     capsys.readouterr()
     assert scores[0].keys() == scores[1].keys() and len(scores[0]) == 12
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from emopeft.downstream.models.build import Blueprint
+from emopeft.downstream.models.heads import make_head
 from emopeft.upstream.base import weights_hash
 from tests.models.folds import HEAD, blueprint, outputs
 from tests.peft_modules.cases import SMALL, base, batch_of
@@ -113,3 +114,19 @@ def test_a_blueprint_of_a_directory(tmp_path: Path) -> None:
     states = [made.model(seed).kept_state() for seed in (0, 0, 1)]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert not torch.equal(states[0]["head.projector.weight"], states[2]["head.projector.weight"])
+
+
+def test_method_and_head_draw_from_different_streams() -> None:
+    """REVIEW A17: ten of twelve LoRA-A held the same numbers as rows of the head's projector."""
+    head = HEAD | {"hidden": 256}
+    model = Blueprint(tiny("hubert_base_like"), "lora", head).model(0)
+    drawn = [p for n, p in model.upstream.trainable() if "lora_A" in n]
+    rows = {tuple(row) for row in model.head.get_parameter("projector.weight").tolist()}
+    assert len(drawn) == 12 and len(rows) == 256
+    assert not any(tuple(row) in rows for p in drawn for row in p.tolist())
+    # The head's stream stays what it was.
+    torch.manual_seed(0)
+    assert torch.equal(
+        make_head(**head).get_parameter("projector.weight"),
+        model.head.get_parameter("projector.weight"),
+    )
