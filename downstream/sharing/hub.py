@@ -44,17 +44,22 @@ AGAIN = "export the run again"
 
 
 def export(
-    place: Path, out: Path, fold: str | None = None, upstream_path: str | None = None
+    place: Path,
+    out: Path,
+    fold: str | None = None,
+    upstream_path: str | None = None,
+    seed: int | None = None,
 ) -> list[str]:
     """Write a directory that is ready for the hub; returns the names of its files.
 
     Args:
-        place: a run's folder (its first finished fold, or ``fold``) or a fold's.
+        place: a run's folder (its first trained fold, or ``fold``; of its first seed, or ``seed``)
+            or a fold's.
 
     Raises:
         UserError: no such fold, a damaged one, or an ``out`` that holds something already.
     """
-    folder = fold_folders(place, "all" if fold is None else fold)[0]
+    folder = fold_folders(place, "all" if fold is None else fold, seed)[0]
     with writing_folder(out) as into:
         # On the CPU in fp32: what is compared there is not a GPU's rounding.
         model, config = restore(folder, upstream_path)
@@ -165,7 +170,11 @@ def load(
 
 
 def merge(
-    place: Path, out: Path, fold: str | None = None, upstream_path: str | None = None
+    place: Path,
+    out: Path,
+    fold: str | None = None,
+    upstream_path: str | None = None,
+    seed: int | None = None,
 ) -> list[str]:
     """Write the adapted encoder as a plain model (`save_pretrained`) with its head beside it.
 
@@ -173,7 +182,7 @@ def merge(
         UserError: the method adds modules that plain weights have no place for, or the merged
             model does not give the same states.
     """
-    folder = fold_folders(place, "all" if fold is None else fold)[0]
+    folder = fold_folders(place, "all" if fold is None else fold, seed)[0]
     with writing_folder(out) as into:
         model, config = restore(folder, upstream_path)
         plain = _merged(model, config["method"]["spec"])

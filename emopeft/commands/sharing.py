@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from emopeft.commands.parsing import Commands, add_command, filled, path
-from emopeft.commands.run import add_upstream_path
+from emopeft.commands.run import add_upstream_path, one_seed
 
 
 def add_to(commands: Commands) -> None:
@@ -22,14 +22,17 @@ def add_to(commands: Commands) -> None:
         command.add_argument("out", type=path, metavar="OUT", help="a new directory")
     for command in (exporting, merging):
         command.add_argument("--fold", type=filled, metavar="F",
-                             help="of a run's folder; default: its first finished")  # fmt: skip
+                             help="of a run's folder; default: its first trained")  # fmt: skip
+        command.add_argument("--seed", type=filled, metavar="S", help="of several; default: first")
         add_upstream_path(command)
 
 
 def _export(flags: argparse.Namespace) -> int:
     from emopeft.downstream.sharing import hub
 
-    files = hub.export(flags.place, flags.out, flags.fold, flags.upstream_path)
+    files = hub.export(
+        flags.place, flags.out, flags.fold, flags.upstream_path, one_seed(flags.seed)
+    )
     print(f"{flags.out}: {', '.join(files)}")
     return 0
 
@@ -48,6 +51,6 @@ def _import(flags: argparse.Namespace) -> int:
 def _merge(flags: argparse.Namespace) -> int:
     from emopeft.downstream.sharing import hub
 
-    files = hub.merge(flags.place, flags.out, flags.fold, flags.upstream_path)
+    files = hub.merge(flags.place, flags.out, flags.fold, flags.upstream_path, one_seed(flags.seed))
     print(f"{flags.out}: {', '.join(files)}")
     return 0

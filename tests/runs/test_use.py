@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from emopeft.commands.door import main as door
 from emopeft.downstream.runs.checkpoints import fold_folders
 from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.errors import UserError
@@ -45,6 +46,13 @@ def test_every_seed_is_seen(finished: Path) -> None:
     assert {(r["fold"], r["seed"]) for r in evaluate(finished)} == {("1", 0), ("1", 1)}
     with pytest.raises(UserError, match=r"no trained fold 1 of seed 7; trained: fold1_seed0"):
         fold_folders(finished, seed=7)
+
+
+def test_a_seed_is_exported(finished: Path, tmp_path: Path) -> None:
+    """REVIEW A11."""
+    for seed in (0, 1):
+        assert door(["export", str(finished), str(tmp_path / str(seed)), "--seed", str(seed)]) == 0
+        assert read(tmp_path / str(seed) / "emopeft.json")["seed"] == seed
 
 
 def test_what_was_not_recorded_is_not_shown_as_agreement(
