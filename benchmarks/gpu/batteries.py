@@ -62,5 +62,5 @@ def counts(text: str) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """Passed, failed and skipped cases."""
-    rows = [[name, *map(str, found.values())] for name, found in results["folders"].items()]
+    rows = [[name, *map(str, counts.values())] for name, counts in results["folders"].items()]
     return markdown(["batteries", "passed", "failed", "skipped"], rows)
