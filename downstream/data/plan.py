@@ -139,8 +139,8 @@ class Plan:
 
     def examples(self) -> list[Example]:
         """All distinct examples of all folds, by key."""
-        found = {e.key: e for fold in self.folds for e in fold.examples()}
-        return [found[key] for key in sorted(found)]
+        by_key = {e.key: e for fold in self.folds for e in fold.examples()}
+        return [by_key[key] for key in sorted(by_key)]
 
     def fold(self, name: str) -> Fold:
         """The fold called ``name``; UserError naming the known ones otherwise."""
@@ -253,11 +253,11 @@ class Plan:
         Raises:
             UserError: lists everything that does not fit, see `resolving.resolve`.
         """
-        found = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
-        made: dict[tuple[str, str], Example] = {}  # one object each, however many folds
+        resolved = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
+        by_key: dict[tuple[str, str], Example] = {}  # one object each, however many folds
 
         def examples(part: Iterable[Utterance], view: str) -> tuple[Example, ...]:
-            return tuple(made.setdefault((u.uid, view), Example(u, view)) for u in part)
+            return tuple(by_key.setdefault((u.uid, view), Example(u, view)) for u in part)
 
         def fold(sides: Sides) -> Fold:
             stages = [
@@ -270,16 +270,16 @@ class Plan:
             tests = {n: examples(part, sides.spec.view) for n, part in sides.tests.items()}
             return Fold(sides.spec.name, tuple(stages), tests)
 
-        folds = tuple(fold(sides) for sides in found.folds)
+        folds = tuple(fold(sides) for sides in resolved.folds)
         return cls(
             protocol=protocol,
             task=task,
             folds=folds,
             audio=audio or {},
             seconds=seconds or {},
-            missing=found.missing,
-            dropped=found.dropped,
-            complete=not found.gaps,
+            missing=resolved.missing,
+            dropped=resolved.dropped,
+            complete=not resolved.gaps,
             warnings=tuple(cautions(protocol, folds, task)),
             duplicates=tuple(
                 tuple(f"{corpus}/{name}" for name in group)

@@ -159,9 +159,9 @@ class Recipe:
 def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
     """All keys with their dots: ``train.lr``."""
     keys = []
-    for name, wanted in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(wanted):
-            keys += known_keys(typing.cast(type, wanted), f"{prefix}{name}.")
+    for name, field_type in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(field_type):
+            keys += known_keys(typing.cast(type, field_type), f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
     return keys
@@ -239,11 +239,11 @@ def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         dotted = prefix + field.name
-        wanted = hints[field.name]
-        if dataclasses.is_dataclass(wanted):
-            values[field.name] = build(flat, typing.cast(type, wanted), dotted + ".")
+        field_type = hints[field.name]
+        if dataclasses.is_dataclass(field_type):
+            values[field.name] = build(flat, typing.cast(type, field_type), dotted + ".")
         elif dotted in flat:
-            values[field.name] = checked(dotted, flat[dotted], wanted, field)
+            values[field.name] = checked(dotted, flat[dotted], field_type, field)
     return cls(**values)
 
 
