@@ -198,22 +198,22 @@ class Upstream(nn.Module):
         """All L+1 hidden states of a list of waveforms (samples,)."""
         return self.forward_from(FROM_WAVEFORM, wavs)
 
-    def forward_from(self, start: int, kept: Sequence[Tensor]) -> HiddenStates:
+    def forward_from(self, start: int, inputs: Sequence[Tensor]) -> HiddenStates:
         """The states from ``start`` to L, computed from what `prefix` kept.
 
         Args:
             start: FROM_WAVEFORM, FROM_FEATURES or the index of the first block to run.
-            kept: per utterance, waveform (samples,), features (time, channels) or the state
+            inputs: per utterance, waveform (samples,), features (time, channels) or the state
                 entering block ``start`` (time, width).
 
         Returns:
             L+1 states, or L+1-start from block ``start`` on, its input first.
         """
         if start == FROM_WAVEFORM:
-            kept = self.extract(kept)
+            inputs = self.extract(inputs)
         if start < 0:
-            kept = self.embed(kept)
-        states = pad(kept)
+            inputs = self.embed(inputs)
+        states = pad(inputs)
         layers = [states.frames]
         for i in range(max(start, 0), self.num_blocks):
             states = self.block(i, states)
@@ -241,8 +241,8 @@ class Upstream(nn.Module):
         for i in range(start):
             layers.append(states.frames)
             states = self.block(i, states)
-        kept = [x[: len(e)] for x, e in zip(states.frames, embedded, strict=True)]
-        return kept, HiddenStates(layers, states.lengths)
+        start_inputs = [x[: len(e)] for x, e in zip(states.frames, embedded, strict=True)]
+        return start_inputs, HiddenStates(layers, states.lengths)
 
     def first_change(self) -> int:
         """Where training has to start: FROM_WAVEFORM, FROM_FEATURES, a block, or num_blocks."""
@@ -326,10 +326,10 @@ def same_base(recorded: Mapping[str, Any], upstream: Upstream) -> str | None:
     if "loader" in recorded and recorded["loader"] != upstream.loader:
         return f"it is loaded by {upstream.loader}, not by {recorded['loader']}"
     if "weights" in recorded and recorded["weights"] != upstream.weights:
-        asked = recorded["weights"]
+        recorded_hash = recorded["weights"]
         return (
             f"its weights are others (SHA-256 {upstream.weights[:12]}, not "
-            f"{asked[:12] if isinstance(asked, str) else asked})"
+            f"{recorded_hash[:12] if isinstance(recorded_hash, str) else recorded_hash})"
         )
     options = recorded.get("options", upstream.options)
     if not isinstance(options, Mapping):
