@@ -66,12 +66,12 @@ class PeftMethod(Method):
         config = _configs()[self.type_name]
         fields = {f.name: f for f in dataclasses.fields(config)}
         ours = {"progressbar": False, "total_step": 10**9, "feedforward_modules": []}
-        given = {k: v for k, v in ours.items() if k in fields}
+        arguments = {k: v for k, v in ours.items() if k in fields}
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if name in fields and value != fields[name].default:
-                given[name] = value
-        return given | self.fixed
+                arguments[name] = value
+        return arguments | self.fixed
 
     def patch(self, upstream: Upstream) -> Iterable[nn.Parameter]:
         targets, blocks = self.targets, self.blocks  # type: ignore[attr-defined]
@@ -81,8 +81,8 @@ class PeftMethod(Method):
         return injected(upstream)[self.name].replaced()
 
     def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
-        found = injected(upstream).get(self.name)
-        return None if found is None else found.resolved
+        injection = injected(upstream).get(self.name)
+        return None if injection is None else injection.resolved
 
     def remove(self, upstream: Upstream) -> None:
         injected(upstream).pop(self.name).unload()
@@ -109,12 +109,12 @@ class PeftMethod(Method):
 
     def penalty(self, upstream: Upstream) -> Tensor | None:
         """AdaLoRA's: the mean of |P P' - I| and |Q' Q - I| over its matrices, weighted."""
-        found = injected(upstream)[self.name]
-        weight = getattr(found.config, "orth_reg_weight", None)
+        injection = injected(upstream)[self.name]
+        weight = getattr(injection.config, "orth_reg_weight", None)
         if not weight:
             return None
         terms = []
-        for name, p in found.tuner.model.named_parameters():
+        for name, p in injection.tuner.model.named_parameters():
             if "lora_A" in name or "lora_B" in name:
                 product = p @ p.T if "lora_A" in name else p.T @ p
                 identity = torch.eye(len(product), device=p.device, dtype=p.dtype)
@@ -170,13 +170,13 @@ def _configs() -> dict[str, Any]:
     """PeftType to configuration class, of the types that can be put on chosen modules."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-    found = {}
+    configs = {}
     for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
         name = str(kind.value)
         fields = {f.name for f in dataclasses.fields(config)}
         if kind in PEFT_TYPE_TO_TUNER_MAPPING and "target_modules" in fields:
-            found[name] = config
-    return found
+            configs[name] = config
+    return configs
 
 
 @functools.cache
@@ -303,7 +303,7 @@ def _changes_weights(initialisation: str) -> bool:
         stack = _Stack()
         try:
             arguments = {"init_lora_weights": initialisation}
-            found, _ = put_on(stack, initialisation, "LORA", ["first"], arguments)
+            injection, _ = put_on(stack, initialisation, "LORA", ["first"], arguments)
         except UserError:
             return False
-    return bool(found.changed)
+    return bool(injection.changed)
