@@ -159,8 +159,8 @@ def examples_of(
 
 def chosen_examples(recipe: Recipe, plan: Plan) -> list[Example]:
     """All distinct examples of the chosen folds, by key."""
-    found = {e.key: e for fold in plan.choose(recipe.folds) for e in fold.examples()}
-    return [found[key] for key in sorted(found)]
+    by_key = {e.key: e for fold in plan.choose(recipe.folds) for e in fold.examples()}
+    return [by_key[key] for key in sorted(by_key)]
 
 
 def numerics_of(recipe: Recipe) -> Numerics:
