@@ -22,8 +22,9 @@ from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
 from emopeft.peft_modules.base import from_parts
 from emopeft.peft_modules.liveness import prove_head_live
 from emopeft.peft_modules.tensors import sharing_copy
-from emopeft.upstream.base import Upstream, same_base
+from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import load as load_upstream
+from emopeft.upstream.identity import same_base
 
 # Options of methods that are whole numbers and no sizes: they may be large.
 NOT_SIZES = ("seed", "prng", "tinit", "tfinal", "deltaT")

@@ -322,7 +322,7 @@ def test_one_sample_less_is_too_short(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*TINY, "demo", "fbank", "whisper_tiny.en"])
 def test_weights_hash(name: str) -> None:
-    from emopeft.upstream.base import weights_hash
+    from emopeft.upstream.identity import weights_hash
 
     upstream = get(name)
     assert len(upstream.weights) == 64

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from emopeft.errors import UserError
-from emopeft.upstream.base import Upstream, same_base
+from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import load
+from emopeft.upstream.identity import same_base
 from tests.tiny import plain, tiny
 
 WAV = 0.1 * torch.randn(8000, generator=torch.Generator().manual_seed(0))
