@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.corpora.base import Utterance
-from emopeft.downstream.data.recipe import CacheKeys
+from emopeft.downstream.data.keys import CacheKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.extracting import (
     Extraction,

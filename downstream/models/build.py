@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import HeadKeys, Recipe, UpstreamKeys
+from emopeft.downstream.data.keys import HeadKeys, UpstreamKeys
+from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.models.checkpoint import read_adapter
 from emopeft.downstream.models.heads import Head, SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel, active_dropout

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.heads import SuperbHead
 
 ALIGNMENT = 16  # floats: rows begin on cache lines

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.heads import Head, SuperbHead
 from emopeft.downstream.models.stacked_heads import StackedHeads

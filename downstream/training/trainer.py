@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.checkpoint import read_progress, write_progress

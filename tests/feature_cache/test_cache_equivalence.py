@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 import run_downstream
-from emopeft.downstream.data.recipe import CacheKeys, TrainKeys
+from emopeft.downstream.data.keys import CacheKeys, TrainKeys
 from emopeft.downstream.feature_cache import extracting
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.feature_cache.frozen import (
