@@ -1,7 +1,8 @@
 """A recipe says what is run. It is resolved from defaults, a YAML file, flags and ``-o key=value``.
 
-Every key is a field below or in ``keys.py``; an unknown one is an error that names it and the nearest known ones,
-before anything is loaded. The defaults for a kind of method and a protocol stand in ``recipes/``.
+Every key is a field below or in ``keys.py``; an unknown one is an error that names it and the
+nearest known ones, before anything is loaded. The defaults for a kind of method and a protocol
+stand in ``recipes/``.
 """
 
 from __future__ import annotations
