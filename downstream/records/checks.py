@@ -12,13 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.data.plan import (
-    CLEAN,
-    Plan,
-    PlanRow,
-    fold_audio_hash_of,
-    fold_hash_of,
-)
+from emopeft.downstream.data.fold import CLEAN
+from emopeft.downstream.data.plan import Plan, PlanRow, fold_audio_hash_of, fold_hash_of
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
 from emopeft.downstream.records.schema import FoldFacts
 from emopeft.downstream.records.values import without_nan

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item

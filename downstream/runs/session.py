@@ -12,8 +12,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
+from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.feature_cache.examples import Examples

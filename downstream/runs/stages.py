@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emopeft.downstream.data.fold import Fold, Stage
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.data.plan import Fold, Stage
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emopeft import __version__
-from emopeft.downstream.data.plan import Example, Stage
+from emopeft.downstream.data.fold import Example, Stage
 from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
