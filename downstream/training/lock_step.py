@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.models.grouped_heads import GroupedHeads
-from emopeft.downstream.training.probes import BLOCK, SAVE_SECONDS, Probe, gather
+from emopeft.downstream.training.gathering import gather
+from emopeft.downstream.training.probes import BLOCK, SAVE_SECONDS, Probe
 from emopeft.downstream.training.selection import shares
 from emopeft.errors import UserError
 
