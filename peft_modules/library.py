@@ -32,8 +32,9 @@ from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from emopeft.peft_modules.base import METHODS, Method
-from emopeft.peft_modules.injection import ADAPTER, inject, injected, put_on, quiet
+from emopeft.peft_modules.injection import ADAPTER, inject, injected
 from emopeft.peft_modules.options import simple
+from emopeft.peft_modules.trial import changes_weights, trial
 from emopeft.upstream.base import Upstream
 
 # Set by us, or about other things than linear layers of a speech encoder.
@@ -46,7 +47,6 @@ BY_RULE = {"ln_tuning": "on linear layers it would train a copy of each; take 'l
 # Roles where not q k v o: of the paper (IA3, BEFT), or because part of the method would be dead
 # there (GLoRA's biases on keys, to which attention is invariant, and before a layer norm).
 TARGETS = {"ia3": ("k", "v", "fc2"), "beft": ("v",), "glora": ("q", "v")}
-TRIAL_WIDTH = 256  # large enough for every method's default sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ class PeftLibrary:
         if name in BY_RULE:
             raise UserError(f"peft's '{name}' is left out: {BY_RULE[name]}")
         cls = _class(name, type_name, fixed)
-        cls.identity = _trial(cls)
+        cls.identity = trial(cls)
         return cls
 
 
@@ -192,7 +192,7 @@ def _known() -> dict[str, tuple[str, dict[str, Any]]]:
             known.setdefault(name.removeprefix("use_"), ("LORA", {name: True}))
     choices = typing.get_type_hints(config)["init_lora_weights"]
     for choice in re.findall(r"'(\w+)'", str(choices)):
-        if f"{choice}_config" not in fields and _changes_weights(choice):
+        if f"{choice}_config" not in fields and changes_weights(choice):
             known.setdefault(choice, ("LORA", {"init_lora_weights": choice}))
     return known
 
@@ -263,47 +263,3 @@ def _reference(tuner: Any, config: Any, fixed: dict[str, Any]) -> str:
             texts = [t for t in re.split(r"(?<=\.)\s", texts[0]) if value.lower() in t.lower()]
     links = re.findall(r"https?://[^\s)>'\"`\]]+", " ".join(texts))
     return links[0].rstrip(".,") if links else "peft's documentation"
-
-
-class _Stack(nn.Module):
-    """Two linear layers with something between them, to try a method on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(TRIAL_WIDTH, TRIAL_WIDTH)
-        self.second = nn.Linear(TRIAL_WIDTH, TRIAL_WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
-
-
-def _trial(cls: type[PeftMethod]) -> bool:
-    """Whether it is exactly the identity at init; raises UserError when it does not work."""
-    with quiet(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
-        stack, x = _Stack(), torch.randn(3, TRIAL_WIDTH)
-        before = stack(x).detach()
-        arguments = cls().arguments()
-        try:
-            _, parameters = put_on(stack, cls.name, cls.type_name, ["first", "second"], arguments)
-            after = stack(x)
-            gradients = torch.autograd.grad(after.sum(), parameters, allow_unused=True)
-        except Exception as error:  # each method fails in its own way
-            raise UserError(
-                f"peft's '{cls.name}' does not work on linear layers ({type(error).__name__}); "
-                "see --list methods"
-            ) from error
-        if not parameters or all(g is None for g in gradients):
-            raise UserError(f"peft's '{cls.name}' trains nothing on linear layers")
-        return torch.equal(before, after.detach())
-
-
-def _changes_weights(initialisation: str) -> bool:
-    with torch.random.fork_rng(devices=[]):
-        stack = _Stack()
-        try:
-            arguments = {"init_lora_weights": initialisation}
-            injection, _ = put_on(stack, initialisation, "LORA", ["first"], arguments)
-        except UserError:
-            return False
-    return bool(injection.changed)
