@@ -21,7 +21,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     """Run pytest on the cases of the device; "failures" names what must hold and does not."""
     report = setting.work / "batteries.xml"
     # Only this device's cases: the others run everywhere, with the rest of the tests.
-    which = [FOLDERS[0] + "/test_contract.py"] if setting.small else list(FOLDERS)
+    small = [f"{FOLDERS[0]}/test_{name}.py" for name in ("contract", "parity")]
+    which = small if setting.small else list(FOLDERS)
     chosen = f"{setting.device} and {SMALL}" if setting.small else setting.device
     command = [
         sys.executable, "-m", "pytest", "-q", "-k", chosen, f"--junitxml={report}",
