@@ -101,7 +101,7 @@ def medians(results: list[dict[str, Any]]) -> dict[str, Any]:
 def run_suite(name: str, quick: bool) -> dict[str, Any]:
     """All sides of a comparison, taking turns."""
     group, repetitions = SUITES[name]
-    found: dict[str, list[dict[str, Any]]] = {label: [] for label in group}
+    runs: dict[str, list[dict[str, Any]]] = {label: [] for label in group}
     for turn in range(1 if quick else repetitions):
         for label, arguments in group.items():
             more = {}
@@ -109,10 +109,10 @@ def run_suite(name: str, quick: bool) -> dict[str, Any]:
                 probes = arguments["case"] == "superb_probes"
                 more = {"steps": 600, "clips": 200} if probes else {"steps": 1}
             started = time.perf_counter()
-            found[label].append(run_case(arguments | more))
+            runs[label].append(run_case(arguments | more))
             took = time.perf_counter() - started
             print(f"{name} {label} ({turn + 1}): {took:.0f} s", file=sys.stderr, flush=True)
-    return {label: medians(results) for label, results in found.items()}
+    return {label: medians(results) for label, results in runs.items()}
 
 
 def main() -> None:

@@ -124,12 +124,12 @@ def ours(
     """Our training's optimiser steps."""
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
         side = Ours(Path(folder), EPOCH, SECONDS)
-        found = side.timed(
+        figures = side.timed(
             method, steps, train_precision=precision, cache_enabled=cache, cache_dtype=dtype,
             train_checkpointing=checkpointing,
         )  # fmt: skip
         hours = (EPOCH + 8) * SECONDS / 3600
-        return found | {"cache_bytes_per_hour": side.stored() / hours}
+        return figures | {"cache_bytes_per_hour": side.stored() / hours}
 
 
 def fill(clips_count: int = 16, **_: Any) -> dict[str, Any]:
@@ -217,11 +217,11 @@ def growth(count: int = 16, seconds: float = 3.0, **_: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, cached_in(Path(folder) / "cache"):
         side = Ours(Path(folder), count, seconds)
         epoch = -(-count // BATCH)
-        found = side.timed("lora", epoch, train_precision="bf16", train_batch_seconds=24.0)
+        figures = side.timed("lora", epoch, train_precision="bf16", train_batch_seconds=24.0)
         whole = (count + 8) * seconds / 3600
         return {
-            "epoch_seconds": found["seconds_per_step"] * epoch,
-            "frozen_seconds": found["frozen_seconds"] * count / (count + 8),
+            "epoch_seconds": figures["seconds_per_step"] * epoch,
+            "frozen_seconds": figures["frozen_seconds"] * count / (count + 8),
             "audio_hours": whole * count / (count + 8),
         }
 

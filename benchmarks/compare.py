@@ -86,12 +86,12 @@ def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """All ratios with their medians, lowest and highest."""
     rows = []
     for label, summary in results.items():
-        for figure, found in summary.items():
+        for figure, numbers in summary.items():
             unit, scale = ("GB", 1e9) if figure.endswith("bytes") else ("s", 1.0)
-            each = found["ratios"]
+            each = numbers["ratios"]
             rows.append(
-                [label, figure, f"{found['this'] / scale:.3g} {unit}",
-                 f"{found['other'] / scale:.3g} {unit}", f"{statistics.median(each):.2f}",
+                [label, figure, f"{numbers['this'] / scale:.3g} {unit}",
+                 f"{numbers['other'] / scale:.3g} {unit}", f"{statistics.median(each):.2f}",
                  f"{min(each):.2f} to {max(each):.2f}"]
             )  # fmt: skip
     headers = ["", "figure", "this", "other", "ratio", "of the rounds"]
@@ -124,8 +124,8 @@ def main() -> None:
             for turn in range(flags.rounds):
                 started = time.perf_counter()
                 order = (ROOT, other) if turn % 2 == 0 else (other, ROOT)
-                found = {place: run_case(place, dict(arguments)) for place in order}
-                rounds.append((found[ROOT], found[other]))
+                by_place = {place: run_case(place, dict(arguments)) for place in order}
+                rounds.append((by_place[ROOT], by_place[other]))
                 took = time.perf_counter() - started
                 print(f"{suite} {label} ({turn + 1}): {took:.0f} s", file=sys.stderr, flush=True)
             results[f"{suite} {label}"] = ratios(rounds)

@@ -17,9 +17,9 @@ from benchmarks.driving import ROOT, SAMPLE_RATE
 def speech_files() -> tuple[str, list[Path]]:
     """RAVDESS where it is there, else the demo corpus, made on the spot."""
     shared = Path(os.environ.get("EMOPEFT_SHARED") or ROOT.parent / "shared")
-    found = sorted((shared / "data" / "ravdess").rglob("*.flac"))
-    if found:
-        return "RAVDESS", found
+    files = sorted((shared / "data" / "ravdess").rglob("*.flac"))
+    if files:
+        return "RAVDESS", files
     folder = Path(tempfile.gettempdir()) / "emopeft-benchmark-demo"
     if not folder.is_dir():
         command = [sys.executable, "-m", "downstream.corpora.demo", str(folder)]

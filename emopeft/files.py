@@ -125,14 +125,14 @@ def orphans(folder: Path, older: float = ORPHAN_SECONDS, of: str | None = None) 
     """
     target = ".+" if of is None else re.escape(of)
     pattern = re.compile(rf"\.{target}\.[0-9a-f]+\.tmp")
-    latest, found = time.time() - older, []
+    latest, leftovers = time.time() - older, []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if pattern.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime <= latest:
-                        found.append(Path(entry.path))
-    return found
+                        leftovers.append(Path(entry.path))
+    return leftovers
 
 
 def remove_all(paths: list[Path]) -> None:
@@ -181,8 +181,8 @@ def _reason(error: Exception, probe: Path) -> str | None:
             file.write(b"\0" * PROBE_BYTES)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as found:
-        return found.strerror or str(found)
+    except OSError as failure:
+        return failure.strerror or str(failure)
     return None
 
 

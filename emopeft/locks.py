@@ -105,14 +105,14 @@ def hold(path: Path) -> Held | None:
     if fcntl is None:
         return None
     while True:
-        held = Held(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+        lock = Held(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
         try:
-            assert held._file is not None
-            fcntl.flock(held._file, fcntl.LOCK_SH)
+            assert lock._file is not None
+            fcntl.flock(lock._file, fcntl.LOCK_SH)
         except OSError:
             return None
-        if _same(held._file, path):
-            return held  # else whoever had it locked has deleted it meanwhile
+        if _same(lock._file, path):
+            return lock  # else whoever had it locked has deleted it meanwhile
 
 
 @contextlib.contextmanager

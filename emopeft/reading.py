@@ -107,11 +107,11 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice!r:.60} stands twice")
-    return found
+    return mapping
 
 
 def _constant(name: str) -> Any:

@@ -38,12 +38,12 @@ def validated(path_or_name: object, model: type[Model], data: Any, way_out: str 
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        found = _sentence(model, {**first, "loc": _keys_in(data, first["loc"], first["type"])})
+        problem = _sentence(model, {**first, "loc": _keys_in(data, first["loc"], first["type"])})
     except RecursionError:
-        found = "is nested too deeply"
+        problem = "is nested too deeply"
     except (TypeError, ValueError) as error:  # not JSON
-        found = _not_json(data) or f"holds what JSON cannot say ({error})"
-    raise UserError(f"{path_or_name}: {found}; {way_out}")
+        problem = _not_json(data) or f"holds what JSON cannot say ({error})"
+    raise UserError(f"{path_or_name}: {problem}; {way_out}")
 
 
 def _sentence(model: type[pydantic.BaseModel], error: Mapping[str, Any]) -> str:

@@ -72,8 +72,8 @@ class Row:
 
     def mean(self, test: str, metric: str) -> float:
         """The mean of a metric over the folds; NaN where it is none."""
-        found = self.data["summary"][test][metric]["mean"]
-        return float("nan") if found is None else found
+        mean = self.data["summary"][test][metric]["mean"]
+        return float("nan") if mean is None else mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +163,8 @@ def gather(root: Path, metric: str | None = None) -> Board:
 
 def _folders(root: Path) -> list[Path]:
     """Every folder with a result.json, in a stable order; links are not followed."""
-    found = [Path(place) for place, _, files in os.walk(root) if "result.json" in files]
-    return sorted(found, key=lambda path: path.parts)
+    folders = [Path(place) for place, _, files in os.walk(root) if "result.json" in files]
+    return sorted(folders, key=lambda path: path.parts)
 
 
 def _without(folder: Path, message: str) -> str:
@@ -196,7 +196,7 @@ def _one_each(
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.data["plan"]["hash"], row.data["id"]), []).append(row)
-    kept, replaced, warnings = [], [], []
+    shown_rows, replaced, warnings = [], [], []
     for group in groups.values():
         group.sort(key=lambda row: (not row.finished, -len(row.folds), _created(row), row.place))
         shown: list[Row] = []
@@ -213,8 +213,8 @@ def _one_each(
                 f"{', '.join(row.place for row in shown)} have one identity and different numbers: "
                 "not the same machine, or not what they say; all are shown"
             )
-        kept += shown
-    return kept, replaced, warnings
+        shown_rows += shown
+    return shown_rows, replaced, warnings
 
 
 def _created(row: Row) -> Any:
@@ -263,7 +263,7 @@ def _tables(board: Board, rows: Sequence[Row]) -> list[Table]:
 def _warnings(tables: Sequence[Table]) -> list[str]:
     """Where a reader might take two tables for one, or rows for comparable that are not."""
     hashes: dict[tuple[str, int], set[str]] = {}
-    found = []
+    warnings = []
     for table in tables:
         for name, version, content in map(_title, table.rows):
             hashes.setdefault((name, version), set()).add(content)
@@ -272,17 +272,17 @@ def _warnings(tables: Sequence[Table]) -> list[str]:
         short = table.plan["hash"][:12]
         names = sorted({row.data["plan"]["protocol"] for row in table.rows})
         if len(names) > 1:
-            found.append(f"plan {short} goes under several names: {', '.join(names)}")
+            warnings.append(f"plan {short} goes under several names: {', '.join(names)}")
         if len({row.data["plan"]["audio_hash"] for row in table.rows}) > 1:
-            found.append(
+            warnings.append(
                 f"rows of plan {short} were made on different audio under the same names "
                 "(resampled or converted files, for instance)"
             )
     for (name, version), contents in hashes.items():
         if len(contents) > 1:
-            found.append(
+            warnings.append(
                 f"protocol {name} version {version} comes with {len(contents)} hashes "
                 f"({', '.join(sorted(c[:12] for c in contents))}): different folds, labels or "
                 "utterances under one name; their tables must not be compared"
             )
-    return found
+    return warnings

@@ -234,13 +234,13 @@ def as_json(board: Board) -> dict[str, Any]:
 
     def entry(row: Row) -> dict[str, Any]:
         data = row.data
-        kept = (
+        keys = (
             *("name", "id", "task", "created", "commands", "recipes", "upstream", "method", "head"),
             *("cost", "devices", "numerics", "audit"),
         )
         return {
             "place": row.place,
-            **{key: data[key] for key in kept},
+            **{key: data[key] for key in keys},
             "seeds": row.seeds,
             "folds": [{k: fold[k] for k in ("fold", "seed", "metrics")} for fold in row.folds],
             "parameters": data["parameters"] | {"share": row.share},

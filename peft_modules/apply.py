@@ -45,15 +45,15 @@ class Adaptation:
 
     Attributes:
         start: where training starts: all below is frozen and can be kept (upstream/base.py).
-        kept: the names of all tensors that the base weights do not hold: what trains, what a
-            method drew or changed without training it, and what `carry` took over.
+        tensor_names: all tensors that the base weights do not hold: what trains, what a method
+            drew or changed without training it, and what `carry` took over.
         in_head: what peft made of a method's options in the head, by method.
     """
 
     upstream: Upstream
     parts: list[Part]
     start: int
-    kept: list[str]
+    tensor_names: list[str]
     in_head: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -77,12 +77,12 @@ class Adaptation:
         it other values (`check_peft`).
         """
         configs = {m.name: m.resolved(self.upstream) for m in self.methods}
-        found = {name: config for name, config in configs.items() if config is not None}
-        found |= {f"{name} in the head": config for name, config in self.in_head.items()}
+        resolved = {name: config for name, config in configs.items() if config is not None}
+        resolved |= {f"{name} in the head": config for name, config in self.in_head.items()}
         return {
             "spec": self.spec,
             "parts": to_parts(self.methods),
-            "peft": {"version": version("peft"), "configs": found} if found else None,
+            "peft": {"version": version("peft"), "configs": resolved} if resolved else None,
         }
 
     def check_peft(self, recorded: Mapping[str, Any] | None) -> None:
@@ -94,9 +94,9 @@ class Adaptation:
         """
         if recorded is None:
             return
-        here = (self.recorded()["peft"] or {"configs": {}})["configs"]
+        current = (self.recorded()["peft"] or {"configs": {}})["configs"]
         for name, fields in recorded["configs"].items():
-            now = here.get(name, {})
+            now = current.get(name, {})
             for field, value in fields.items():
                 if field not in now or now[field] != value:
                     was, then = recorded["version"], shortened(value)
@@ -108,8 +108,8 @@ class Adaptation:
 
     def state(self) -> dict[str, Tensor]:
         """Copies of what is kept, by name: all that a checkpoint needs beside the base weights."""
-        own = own_tensors(self.upstream)
-        return {name: own[name].detach().clone() for name in self.kept}
+        tensors = own_tensors(self.upstream)
+        return {name: tensors[name].detach().clone() for name in self.tensor_names}
 
     def load(self, state: Mapping[str, Tensor], later_stage: bool = False) -> None:
         """Put a state back.
@@ -121,20 +121,20 @@ class Adaptation:
         Raises:
             UserError: names, shapes or types are not this adaptation's, or values are not finite.
         """
-        own, where = own_tensors(self.upstream), f"the adapter of {self.upstream.name}"
-        more = state.keys() - set(self.kept)
-        odd = [n for n in self.kept if n not in state]
-        odd += sorted(n for n in more if n not in own or not later_stage)
+        tensors, where = own_tensors(self.upstream), f"the adapter of {self.upstream.name}"
+        more = state.keys() - set(self.tensor_names)
+        odd = [n for n in self.tensor_names if n not in state]
+        odd += sorted(n for n in more if n not in tensors or not later_stage)
         if odd:
             raise UserError(
                 f"the adapter file does not fit method {self.spec} on {self.upstream.name}: "
                 f"{len(odd)} tensors differ, e.g. {odd[0][:200]}; train again"
             )
         for name, tensor in state.items():
-            check_fits(where, name, tensor, own[name])
+            check_fits(where, name, tensor, tensors[name])
         for name, tensor in state.items():
-            put(own[name], tensor)
-        self.kept += sorted(more)
+            put(tensors[name], tensor)
+        self.tensor_names += sorted(more)
 
     def carry(self, state: Mapping[str, Tensor]) -> list[str]:
         """Take over what an earlier stage kept, where this one has the tensor, too.
@@ -146,23 +146,23 @@ class Adaptation:
             the names in ``state`` that were not taken: there is no tensor of that name and shape,
             or it lies below ``start``, where all is kept as the base weights gave it.
         """
-        own, left = own_tensors(self.upstream), []
+        tensors, left = own_tensors(self.upstream), []
         runs = running(self.upstream, self.start)
         for name, tensor in state.items():
-            place = name if name in own else moved_by_wrapping(name, own)
-            moved_and_changed = place != name and place in self.kept
-            if place is None or own[place].shape != tensor.shape or moved_and_changed:
+            place = name if name in tensors else moved_by_wrapping(name, tensors)
+            moved_and_changed = place != name and place in self.tensor_names
+            if place is None or tensors[place].shape != tensor.shape or moved_and_changed:
                 left.append(name)
                 continue
-            check_fits("what the earlier stage trained", name, tensor, own[place])
-            if torch.equal(own[place], tensor.to(own[place].device)):
+            check_fits("what the earlier stage trained", name, tensor, tensors[place])
+            if torch.equal(tensors[place], tensor.to(tensors[place].device)):
                 continue
             if not any(place.startswith(module) for module in runs):
                 left.append(name)
                 continue
-            put(own[place], tensor)
-            if place not in self.kept:
-                self.kept.append(place)
+            put(tensors[place], tensor)
+            if place not in self.tensor_names:
+                self.tensor_names.append(place)
         return left
 
     def remove(self) -> None:
@@ -210,16 +210,18 @@ def adapt(
     for one in methods:
         _check_possible(one, upstream)
     base = list(own_tensors(upstream).values())
-    wanted: list[tuple[Method, list[nn.Parameter]]] = []
-    seen: set[int] = set()
+    per_method: list[tuple[Method, list[nn.Parameter]]] = []
+    claimed_ids: set[int] = set()
     for one in methods:
-        parameters = list({id(p): p for p in one.patch(upstream) if id(p) not in seen}.values())
-        seen.update(map(id, parameters))
-        wanted.append((one, parameters))
+        parameters = list(
+            {id(p): p for p in one.patch(upstream) if id(p) not in claimed_ids}.values()
+        )
+        claimed_ids.update(map(id, parameters))
+        per_method.append((one, parameters))
     # Libraries switch parameters on and off as they like: the methods' answers count.
     upstream.requires_grad_(False)
     pretrained = {id(t) for t in base}
-    for _, parameters in wanted:
+    for _, parameters in per_method:
         for parameter in parameters:
             parameter.requires_grad_(True)
             if shared and id(parameter) in pretrained:
@@ -228,10 +230,12 @@ def adapt(
     # In every option, not only in those that differ from today's defaults: it is part of keys.
     upstream.method = f"{canonical(methods)} {digest(to_parts(methods))[:16]}"
     names = {id(p): n for n, p in upstream.named_parameters()}
-    parts = [Part(one, {names[id(p)]: p.numel() for p in parameters}) for one, parameters in wanted]
+    parts = [
+        Part(one, {names[id(p)]: p.numel() for p in parameters}) for one, parameters in per_method
+    ]
     changed = [t for one in methods for t in one.changed(upstream)]
-    kept = not_of_the_base(upstream, base, changed)
-    adaptation = Adaptation(upstream, parts, upstream.first_change(), kept)
+    tensor_names = not_of_the_base(upstream, base, changed)
+    adaptation = Adaptation(upstream, parts, upstream.first_change(), tensor_names)
     if prove:
         prove_live(upstream)
     return adaptation

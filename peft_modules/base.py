@@ -268,11 +268,11 @@ def _parse_one(text: str) -> Method:
         if preset not in cls.presets:
             raise unknown(f"preset of {name}", preset, cls.presets)
         values |= cls.presets[preset]
-    given: set[str] = set()
+    option_names: set[str] = set()
     for item in filter(None, (x.strip() for x in rest.split(","))):
         key, equals, value = item.partition("=")
         if not equals:
-            if cls.positional is None or given:
+            if cls.positional is None or option_names:
                 raise UserError(
                     f"'{shortened(item)}' in '{shortened(text)}' is not an option; write key=value"
                 )
@@ -280,5 +280,5 @@ def _parse_one(text: str) -> Method:
         if key not in fields:
             raise unknown(f"option of {name}", key, fields)
         values[key] = converted(f"{name}:{key}", value.strip(), types[key])
-        given.add(key)
+        option_names.add(key)
     return cls(**values)

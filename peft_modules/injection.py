@@ -50,12 +50,12 @@ class Injected:
 
     def replaced(self) -> list[Tensor]:
         """The base weights that `changed` tells of, as they are now (in the wrapped layers)."""
-        found = []
+        weights = []
         for name in self.changed:
             path, _, last = name.rpartition(".")
             layer = self.tuner.model.get_submodule(path)
-            found.append(getattr(getattr(layer, "base_layer", layer), last))
-        return found
+            weights.append(getattr(getattr(layer, "base_layer", layer), last))
+        return weights
 
     def unload(self) -> None:
         """Take the tuner off; the model's weights are what they were before it."""
@@ -180,12 +180,12 @@ def plain_config(config: Any) -> dict[str, Any]:
     Many are not options of ours and take peft's defaults, which may differ in the next version:
     checkpoints hold them all.
     """
-    found = {}
+    options = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in ABOUT and _is_plain(value):
-            found[field.name] = _as_json(value)
-    return found
+            options[field.name] = _as_json(value)
+    return options
 
 
 def _is_plain(value: Any) -> bool:

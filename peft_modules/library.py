@@ -32,8 +32,9 @@ from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from emopeft.peft_modules.base import METHODS, Method
-from emopeft.peft_modules.injection import ADAPTER, inject, injected, put_on, quiet
+from emopeft.peft_modules.injection import ADAPTER, inject, injected
 from emopeft.peft_modules.options import simple
+from emopeft.peft_modules.trial import changes_weights, trial
 from emopeft.upstream.base import Upstream
 
 # Set by us, or about other things than linear layers of a speech encoder.
@@ -46,7 +47,6 @@ BY_RULE = {"ln_tuning": "on linear layers it would train a copy of each; take 'l
 # Roles where not q k v o: of the paper (IA3, BEFT), or because part of the method would be dead
 # there (GLoRA's biases on keys, to which attention is invariant, and before a layer norm).
 TARGETS = {"ia3": ("k", "v", "fc2"), "beft": ("v",), "glora": ("q", "v")}
-TRIAL_WIDTH = 256  # large enough for every method's default sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,12 @@ class PeftMethod(Method):
         config = _configs()[self.type_name]
         fields = {f.name: f for f in dataclasses.fields(config)}
         ours = {"progressbar": False, "total_step": 10**9, "feedforward_modules": []}
-        given = {k: v for k, v in ours.items() if k in fields}
+        arguments = {k: v for k, v in ours.items() if k in fields}
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if name in fields and value != fields[name].default:
-                given[name] = value
-        return given | self.fixed
+                arguments[name] = value
+        return arguments | self.fixed
 
     def patch(self, upstream: Upstream) -> Iterable[nn.Parameter]:
         targets, blocks = self.targets, self.blocks  # type: ignore[attr-defined]
@@ -81,8 +81,8 @@ class PeftMethod(Method):
         return injected(upstream)[self.name].replaced()
 
     def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
-        found = injected(upstream).get(self.name)
-        return None if found is None else found.resolved
+        injection = injected(upstream).get(self.name)
+        return None if injection is None else injection.resolved
 
     def remove(self, upstream: Upstream) -> None:
         injected(upstream).pop(self.name).unload()
@@ -109,12 +109,12 @@ class PeftMethod(Method):
 
     def penalty(self, upstream: Upstream) -> Tensor | None:
         """AdaLoRA's: the mean of |P P' - I| and |Q' Q - I| over its matrices, weighted."""
-        found = injected(upstream)[self.name]
-        weight = getattr(found.config, "orth_reg_weight", None)
+        injection = injected(upstream)[self.name]
+        weight = getattr(injection.config, "orth_reg_weight", None)
         if not weight:
             return None
         terms = []
-        for name, p in found.tuner.model.named_parameters():
+        for name, p in injection.tuner.model.named_parameters():
             if "lora_A" in name or "lora_B" in name:
                 product = p @ p.T if "lora_A" in name else p.T @ p
                 identity = torch.eye(len(product), device=p.device, dtype=p.dtype)
@@ -158,7 +158,7 @@ class PeftLibrary:
         if name in BY_RULE:
             raise UserError(f"peft's '{name}' is left out: {BY_RULE[name]}")
         cls = _class(name, type_name, fixed)
-        cls.identity = _trial(cls)
+        cls.identity = trial(cls)
         return cls
 
 
@@ -170,13 +170,13 @@ def _configs() -> dict[str, Any]:
     """PeftType to configuration class, of the types that can be put on chosen modules."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-    found = {}
+    configs = {}
     for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
         name = str(kind.value)
         fields = {f.name for f in dataclasses.fields(config)}
         if kind in PEFT_TYPE_TO_TUNER_MAPPING and "target_modules" in fields:
-            found[name] = config
-    return found
+            configs[name] = config
+    return configs
 
 
 @functools.cache
@@ -192,7 +192,7 @@ def _known() -> dict[str, tuple[str, dict[str, Any]]]:
             known.setdefault(name.removeprefix("use_"), ("LORA", {name: True}))
     choices = typing.get_type_hints(config)["init_lora_weights"]
     for choice in re.findall(r"'(\w+)'", str(choices)):
-        if f"{choice}_config" not in fields and _changes_weights(choice):
+        if f"{choice}_config" not in fields and changes_weights(choice):
             known.setdefault(choice, ("LORA", {"init_lora_weights": choice}))
     return known
 
@@ -263,47 +263,3 @@ def _reference(tuner: Any, config: Any, fixed: dict[str, Any]) -> str:
             texts = [t for t in re.split(r"(?<=\.)\s", texts[0]) if value.lower() in t.lower()]
     links = re.findall(r"https?://[^\s)>'\"`\]]+", " ".join(texts))
     return links[0].rstrip(".,") if links else "peft's documentation"
-
-
-class _Stack(nn.Module):
-    """Two linear layers with something between them, to try a method on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(TRIAL_WIDTH, TRIAL_WIDTH)
-        self.second = nn.Linear(TRIAL_WIDTH, TRIAL_WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
-
-
-def _trial(cls: type[PeftMethod]) -> bool:
-    """Whether it is exactly the identity at init; raises UserError when it does not work."""
-    with quiet(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
-        stack, x = _Stack(), torch.randn(3, TRIAL_WIDTH)
-        before = stack(x).detach()
-        arguments = cls().arguments()
-        try:
-            _, parameters = put_on(stack, cls.name, cls.type_name, ["first", "second"], arguments)
-            after = stack(x)
-            gradients = torch.autograd.grad(after.sum(), parameters, allow_unused=True)
-        except Exception as error:  # each method fails in its own way
-            raise UserError(
-                f"peft's '{cls.name}' does not work on linear layers ({type(error).__name__}); "
-                "see --list methods"
-            ) from error
-        if not parameters or all(g is None for g in gradients):
-            raise UserError(f"peft's '{cls.name}' trains nothing on linear layers")
-        return torch.equal(before, after.detach())
-
-
-def _changes_weights(initialisation: str) -> bool:
-    with torch.random.fork_rng(devices=[]):
-        stack = _Stack()
-        try:
-            arguments = {"init_lora_weights": initialisation}
-            found, _ = put_on(stack, initialisation, "LORA", ["first"], arguments)
-        except UserError:
-            return False
-    return bool(found.changed)

@@ -105,10 +105,10 @@ def _gradient_sizes(
     trainable = dict(runs.trainable())
     if not total.requires_grad:  # the output does not see a single one of them
         return dict.fromkeys(trainable, 0.0)
-    found = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
+    gradients = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
     return {
         name: 0.0 if g is None else float(g.abs().max())
-        for name, g in zip(trainable, found, strict=True)
+        for name, g in zip(trainable, gradients, strict=True)
     }
 
 
@@ -138,7 +138,7 @@ def _gradient_sizes_in_double(upstream: Upstream) -> dict[str, float]:
 
 def prove_head_live(head: nn.Module, upstream: Upstream) -> None:
     """The same for what a method put into a head; raises UserError naming the dead tensors."""
-    names = [name for found in getattr(head, "patched", {}).values() for name in found]
+    names = [name for group in getattr(head, "patched", {}).values() for name in group]
     if not names:
         return
     parameters = dict(head.named_parameters())
@@ -151,9 +151,9 @@ def prove_head_live(head: nn.Module, upstream: Upstream) -> None:
                 parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 1e-2)
             states = torch.randn(shape, generator=generator).to(next(head.parameters()).device)
             output = head(states, torch.tensor([4, 4], device=states.device))
-            wanted = [parameters[n] for n in names]
-            loss = output.square().sum() + 0.0 * sum(p.sum() for p in wanted)
-            gradients = torch.autograd.grad(loss, wanted)
+            patched = [parameters[n] for n in names]
+            loss = output.square().sum() + 0.0 * sum(p.sum() for p in patched)
+            gradients = torch.autograd.grad(loss, patched)
         finally:
             for parameter in zeros:
                 parameter.data.zero_()

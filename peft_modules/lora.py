@@ -79,8 +79,8 @@ class Lora(Method):
         return inject_head(head, self.name, "LORA", self.arguments())
 
     def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
-        found = injected(upstream).get(self.name)
-        return None if found is None else found.resolved
+        injection = injected(upstream).get(self.name)
+        return None if injection is None else injection.resolved
 
     def remove(self, upstream: Upstream) -> None:
         if self.name in injected(upstream):

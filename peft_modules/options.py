@@ -21,17 +21,17 @@ _NAMES = {
 }
 
 
-def converted(where: str, text: str, wanted: Any) -> Any:
+def converted(where: str, text: str, option_type: Any) -> Any:
     """Text to the type of an option.
 
     Args:
         where: method and option, for the message.
-        wanted: int, float, bool, str, None, a Literal, a tuple of str, or a union of these.
+        option_type: int, float, bool, str, None, a Literal, a tuple of str, or a union of these.
 
     Raises:
         UserError: it is none of what is wanted (with the nearest values where there is a choice).
     """
-    kinds = alternatives(wanted)
+    kinds = alternatives(option_type)
     for kind in kinds:
         try:
             return _as(kind, text)
@@ -43,13 +43,13 @@ def converted(where: str, text: str, wanted: Any) -> Any:
     raise UserError(f"{where}={shortened(text)} must be {_kinds(kinds)}")
 
 
-def checked(where: str, value: Any, wanted: Any) -> Any:
+def checked(where: str, value: Any, option_type: Any) -> Any:
     """A value that a file holds (JSON) as the type of an option; a tuple is written ``q+v``.
 
     Raises:
         UserError: it is not what is wanted.
     """
-    kinds = alternatives(wanted)
+    kinds = alternatives(option_type)
     for kind in kinds:
         try:
             if kind is type(None) and value is None:
@@ -84,16 +84,16 @@ def _kinds(kinds: list[Any]) -> str:
     return " or ".join(names)
 
 
-def alternatives(wanted: Any) -> list[Any]:
+def alternatives(option_type: Any) -> list[Any]:
     """The members of a union (text last, for everything is text), or the type itself."""
-    if isinstance(wanted, types.UnionType) or typing.get_origin(wanted) is typing.Union:
-        return sorted(typing.get_args(wanted), key=lambda kind: kind is str)
-    return [wanted]
+    if isinstance(option_type, types.UnionType) or typing.get_origin(option_type) is typing.Union:
+        return sorted(typing.get_args(option_type), key=lambda kind: kind is str)
+    return [option_type]
 
 
-def simple(wanted: Any) -> bool:
+def simple(option_type: Any) -> bool:
     """Whether an option of this type can be written in a method's name."""
-    return all(kind in _NAMES or _is_literal(kind) for kind in alternatives(wanted))
+    return all(kind in _NAMES or _is_literal(kind) for kind in alternatives(option_type))
 
 
 def written(value: Any) -> str:

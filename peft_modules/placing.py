@@ -37,23 +37,23 @@ class OnInput:
     """A forward pre-hook that notes a module's input, for `Parallel`."""
 
     def __init__(self) -> None:
-        self.seen: Tensor | None = None
+        self.input: Tensor | None = None
 
     def __call__(self, hooked: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.seen = inputs[0]
+        self.input = inputs[0]
 
 
 class AddFromInput:
     """A forward hook that adds a module of the noted input to the output."""
 
-    def __init__(self, module: nn.Module, noted: OnInput):
+    def __init__(self, module: nn.Module, note: OnInput):
         self.module = module
-        self.noted = noted
+        self.note = note
 
     def __call__(self, hooked: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        assert self.noted.seen is not None
-        seen, self.noted.seen = self.noted.seen, None
-        return output + self.module(seen)
+        assert self.note.input is not None
+        entering, self.note.input = self.note.input, None
+        return output + self.module(entering)
 
 
 HOOKS = (OnOutput, OnInput, AddFromInput)
@@ -95,9 +95,9 @@ def after_feed_forward(upstream: Upstream, i: int, module: nn.Module) -> None:
 def beside_feed_forward(upstream: Upstream, i: int, module: nn.Module) -> None:
     """Add ``module`` of the feed-forward's input to its output in block ``i``."""
     _list(upstream, "inside_block", i).append(_placed(upstream, module))
-    noted = OnInput()
-    upstream.role(i, "fc1").register_forward_pre_hook(noted)
-    upstream.role(i, "fc2").register_forward_hook(AddFromInput(module, noted))
+    note = OnInput()
+    upstream.role(i, "fc1").register_forward_pre_hook(note)
+    upstream.role(i, "fc2").register_forward_hook(AddFromInput(module, note))
 
 
 def inside_block(upstream: Upstream, i: int, module: nn.Module) -> None:
@@ -123,9 +123,9 @@ def remove(upstream: Upstream) -> None:
 
 
 def _list(upstream: Upstream, name: str, i: int) -> nn.ModuleList:
-    found = getattr(upstream, name)[i]
-    assert isinstance(found, nn.ModuleList)
-    return found
+    modules = getattr(upstream, name)[i]
+    assert isinstance(modules, nn.ModuleList)
+    return modules
 
 
 def _placed(upstream: Upstream, module: nn.Module) -> nn.Module:

@@ -40,11 +40,11 @@ class Prefix(nn.Module):
         """(batch, heads, time, head width) to (batch, heads, n + time, head width), both."""
         return self._join(self.keys, key), self._join(self.values, value)
 
-    def _join(self, prefix: Tensor, own: Tensor) -> Tensor:
-        batch, heads, _, width = own.shape
-        parts = prefix.view(len(prefix), heads, -1).transpose(0, 1).to(own.dtype)
+    def _join(self, prefix: Tensor, sequence: Tensor) -> Tensor:
+        batch, heads, _, width = sequence.shape
+        parts = prefix.view(len(prefix), heads, -1).transpose(0, 1).to(sequence.dtype)
         parts = F.pad(parts, (0, width - parts.shape[-1]))  # some attentions pad the heads' width
-        return torch.cat([parts.expand(batch, -1, -1, -1), own], dim=2)
+        return torch.cat([parts.expand(batch, -1, -1, -1), sequence], dim=2)
 
 
 def attention_with_prefix(

@@ -21,8 +21,8 @@ def own_tensors(upstream: nn.Module) -> dict[str, Tensor]:
     One that several modules share stands under its first name. Some of peft's tuners keep what
     they drew (which weights train, which frequencies) outside torch's own lists.
     """
-    found = dict(upstream.named_parameters()) | dict(upstream.named_buffers())
-    seen = {id(t) for t in found.values()}
+    tensors = dict(upstream.named_parameters()) | dict(upstream.named_buffers())
+    ids = {id(t) for t in tensors.values()}
     for name, module in upstream.named_modules():
         if getattr(module, "pretrained", False):
             continue
@@ -30,10 +30,10 @@ def own_tensors(upstream: nn.Module) -> dict[str, Tensor]:
             if attribute in _OF_EVERY_MODULE or not isinstance(value, dict):
                 continue
             for key, tensor in value.items():
-                if isinstance(tensor, Tensor) and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    found[f"{name}.{attribute}.{key}".lstrip(".")] = tensor
-    return found
+                if isinstance(tensor, Tensor) and id(tensor) not in ids:
+                    ids.add(id(tensor))
+                    tensors[f"{name}.{attribute}.{key}".lstrip(".")] = tensor
+    return tensors
 
 
 def not_of_the_base(
@@ -53,28 +53,28 @@ def not_of_the_base(
     ]
 
 
-def check_fits(where: str, name: str, tensor: Tensor, wanted: Tensor) -> None:
-    """Raise UserError unless ``tensor`` may take the place of ``wanted``: shape, type, finite."""
-    if tensor.shape != wanted.shape:
+def check_fits(where: str, name: str, tensor: Tensor, target: Tensor) -> None:
+    """Raise UserError unless ``tensor`` may take the place of ``target``: shape, type, finite."""
+    if tensor.shape != target.shape:
         raise UserError(
             f"{where} does not fit: {name} has shape {tuple(tensor.shape)} instead of "
-            f"{tuple(wanted.shape)}; take the checkpoint that belongs to it, or train again"
+            f"{tuple(target.shape)}; take the checkpoint that belongs to it, or train again"
         )
-    if tensor.dtype != wanted.dtype:
+    if tensor.dtype != target.dtype:
         raise UserError(
             f"{where} does not fit: {name} holds {_plain(tensor.dtype)} instead of "
-            f"{_plain(wanted.dtype)}; take the checkpoint that belongs to it, or train again"
+            f"{_plain(target.dtype)}; take the checkpoint that belongs to it, or train again"
         )
     if not bool(torch.isfinite(tensor).all()):
         raise UserError(f"{where} is damaged: {name} holds NaN or infinity; train again")
 
 
-def put(wanted: Tensor, tensor: Tensor) -> None:
-    """Give ``wanted`` the values of ``tensor``, in memory of its own.
+def put(target: Tensor, tensor: Tensor) -> None:
+    """Give ``target`` the values of ``tensor``, in memory of its own.
 
     Not in place: a frozen tensor may lie in memory that it shares with the unpatched upstream.
     """
-    wanted.data = tensor.detach().to(wanted.device, copy=True)
+    target.data = tensor.detach().to(target.device, copy=True)
 
 
 def sharing_copy(upstream: Upstream) -> Upstream:
@@ -107,11 +107,11 @@ def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def moved_by_wrapping(name: str, own: Mapping[str, Tensor]) -> str | None:
+def moved_by_wrapping(name: str, tensors: Mapping[str, Tensor]) -> str | None:
     """The name of a pretrained tensor once a tuner has wrapped its layer, or None."""
     module, _, last = name.rpartition(".")
     wrapped = f"{module}.base_layer.{last}"
-    return wrapped if wrapped in own else None
+    return wrapped if wrapped in tensors else None
 
 
 def running(upstream: Upstream, start: int) -> tuple[str, ...]:

@@ -17,14 +17,14 @@ and embedding are done per group of equal lengths, blocks mask the padded frames
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from emopeft.upstream.identity import weights_hash
 from emopeft.upstream.states import HiddenStates, States, no_lengths, pad
 
 SAMPLE_RATE = 16000
@@ -198,22 +198,22 @@ class Upstream(nn.Module):
         """All L+1 hidden states of a list of waveforms (samples,)."""
         return self.forward_from(FROM_WAVEFORM, wavs)
 
-    def forward_from(self, start: int, kept: Sequence[Tensor]) -> HiddenStates:
+    def forward_from(self, start: int, inputs: Sequence[Tensor]) -> HiddenStates:
         """The states from ``start`` to L, computed from what `prefix` kept.
 
         Args:
             start: FROM_WAVEFORM, FROM_FEATURES or the index of the first block to run.
-            kept: per utterance, waveform (samples,), features (time, channels) or the state
+            inputs: per utterance, waveform (samples,), features (time, channels) or the state
                 entering block ``start`` (time, width).
 
         Returns:
             L+1 states, or L+1-start from block ``start`` on, its input first.
         """
         if start == FROM_WAVEFORM:
-            kept = self.extract(kept)
+            inputs = self.extract(inputs)
         if start < 0:
-            kept = self.embed(kept)
-        states = pad(kept)
+            inputs = self.embed(inputs)
+        states = pad(inputs)
         layers = [states.frames]
         for i in range(max(start, 0), self.num_blocks):
             states = self.block(i, states)
@@ -241,8 +241,8 @@ class Upstream(nn.Module):
         for i in range(start):
             layers.append(states.frames)
             states = self.block(i, states)
-        kept = [x[: len(e)] for x, e in zip(states.frames, embedded, strict=True)]
-        return kept, HiddenStates(layers, states.lengths)
+        start_inputs = [x[: len(e)] for x, e in zip(states.frames, embedded, strict=True)]
+        return start_inputs, HiddenStates(layers, states.lengths)
 
     def first_change(self) -> int:
         """Where training has to start: FROM_WAVEFORM, FROM_FEATURES, a block, or num_blocks."""
@@ -300,47 +300,3 @@ class Upstream(nn.Module):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and parameter of all that trains."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of a module's state."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        tensor = tensor.detach().contiguous().cpu()
-        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return sha.hexdigest()
-
-
-def same_base(recorded: Mapping[str, Any], upstream: Upstream) -> str | None:
-    """Whether an upstream gives the states that something recorded was trained on.
-
-    Args:
-        recorded: ``weights``, ``loader``, ``options`` and ``code`` as they were; what is absent is
-            not compared.
-        upstream: as loaded, unpatched.
-
-    Returns:
-        None where it does, else what differs, as a clause without a full stop.
-    """
-    if "loader" in recorded and recorded["loader"] != upstream.loader:
-        return f"it is loaded by {upstream.loader}, not by {recorded['loader']}"
-    if "weights" in recorded and recorded["weights"] != upstream.weights:
-        asked = recorded["weights"]
-        return (
-            f"its weights are others (SHA-256 {upstream.weights[:12]}, not "
-            f"{asked[:12] if isinstance(asked, str) else asked})"
-        )
-    options = recorded.get("options", upstream.options)
-    if not isinstance(options, Mapping):
-        return "its recorded options are damaged"
-    for name in sorted({*options, *upstream.options}):
-        ours, theirs = upstream.options.get(name), options.get(name)
-        if ours != theirs:
-            return f"its option {name} is {ours}, not {theirs}"
-    if "code" in recorded and recorded["code"] != upstream.code:
-        return (
-            f"this version of emopeft computes other states of it (revision {upstream.code}, not "
-            f"{recorded['code']})"
-        )
-    return None

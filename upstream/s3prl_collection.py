@@ -141,10 +141,10 @@ class CollectionUpstream(Upstream):
         layers = [pad(items) for items in zip(*per_clip, strict=True)]
         return HiddenStates([x.frames for x in layers], layers[0].lengths)
 
-    def forward_from(self, start: int, kept: Sequence[Tensor]) -> HiddenStates:
+    def forward_from(self, start: int, inputs: Sequence[Tensor]) -> HiddenStates:
         if start != FROM_WAVEFORM:
             raise UserError(f"{self.name} can only be run from the waveform")
-        return self(kept)
+        return self(inputs)
 
     def prefix(self, start: int, wavs: Sequence[Tensor]) -> tuple[list[Tensor], HiddenStates]:
         if start == FROM_WAVEFORM:

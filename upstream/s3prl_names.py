@@ -39,10 +39,10 @@ _PATHS = ("ckpt", "model_config")
 @functools.cache
 def _root() -> Path:
     """Where s3prl is installed; found without importing it."""
-    found = importlib.util.find_spec("s3prl")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("s3prl")
+    if spec is None or not spec.submodule_search_locations:
         raise UserError("s3prl is not installed: pip install s3prl")
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 @functools.cache

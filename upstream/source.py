@@ -74,10 +74,10 @@ class Source:
             suffix = Path(name.removesuffix(".index.json")).suffix
             shards = checked_index(read_json(file), suffix, self.where, name)
             files = [(shard, self._file(shard)) for shard in shards]
-            for shard, found in files:
-                if found is None:
+            for shard, path in files:
+                if path is None:
                     raise self.missing(shard)
-            return [found for _, found in files if found is not None]
+            return [path for _, path in files if path is not None]
         raise self.missing(WEIGHTS[0])
 
     def refuse_adapter(self) -> None:
@@ -119,7 +119,7 @@ class Source:
 
         try:
             with quiet():
-                found = cached_file(
+                path = cached_file(
                     self.where,
                     name,
                     revision=self.commit or self._asked,
@@ -132,10 +132,10 @@ class Source:
                 f"cannot read {name} of {self.where}: {reason(error)}; check the name and the "
                 "revision, or give a local copy with --upstream-path DIR"
             ) from error
-        if found is None:
+        if path is None:
             return None
-        self.commit = self.commit or extract_commit_hash(found, None)
-        return Path(found)
+        self.commit = self.commit or extract_commit_hash(path, None)
+        return Path(path)
 
 
 def reachable(seconds: float = 5.0) -> bool:
@@ -163,19 +163,19 @@ def read_tensors(files: Sequence[Path]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors":
-            found = load_file(file)
+            contents = load_file(file)
         else:
             try:
-                found = torch.load(file, map_location="cpu", weights_only=True)
+                contents = torch.load(file, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 # torch's own message tells how to switch the check off.
                 raise UserError(
                     f"{file} is damaged or holds pickled code, which is never run here; fetch it "
                     "again, or save it with tensors and plain values only, best as safetensors"
                 ) from error
-            if not isinstance(found, dict):
+            if not isinstance(contents, dict):
                 raise UserError(f"{file} holds no tensors by name; fetch it again")
-        for name, value in found.items():
+        for name, value in contents.items():
             if isinstance(name, str) and isinstance(value, torch.Tensor):
                 tensors[name] = value
     for name, value in tensors.items():

@@ -61,8 +61,8 @@ class SpeechUpstream(TransformersUpstream):
         self.layer_normed = not self.norm_settings or config.feat_extract_norm == "layer"
         # One convolution that sees zeros beyond the clip; of several, only the first would.
         self.one_position = self.norm_settings and not getattr(config, "conv_pos_batch_norm", False)
-        asked = (preprocessor or {}).get("do_normalize")
-        self.normalize = self.layer_normed if asked is None else bool(asked)
+        do_normalize = (preprocessor or {}).get("do_normalize")
+        self.normalize = self.layer_normed if do_normalize is None else bool(do_normalize)
         decisive = DECISIVE + (NORM_SETTINGS if self.norm_settings else "")
         self.options = numbers(config, decisive) | {"normalize": self.normalize}
         self.roles = {

@@ -33,8 +33,8 @@ class TransformersUpstream(Upstream):
 
     def as_one_batch(self, items: Sequence[Tensor]) -> bool:
         """Whether to pad these (time first) into one batch, rather than to group equal lengths."""
-        wanted = self.device.type != "cpu" if self.one_batch is None else self.one_batch
-        return wanted and len({len(x) for x in items}) > 1
+        pad_allowed = self.device.type != "cpu" if self.one_batch is None else self.one_batch
+        return pad_allowed and len({len(x) for x in items}) > 1
 
     def attention_mask(self, lengths: Tensor, frames: int) -> Tensor | None:
         """Booleans (batch, 1, 1, frames), true where attended to; None when nothing is padded.

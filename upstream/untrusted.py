@@ -88,10 +88,10 @@ def checked_config(values: dict[str, Any], kind: Any, where: str) -> dict[str, A
                 "are plain ones"
             )
     declared = set(kind().to_dict()) | set(kind.attribute_map) | OLD_NAMES
-    kept = {k: v for k, v in values.items() if k in declared - DROPPED and not k.startswith("_")}
-    for key, value in kept.items():
+    fields = {k: v for k, v in values.items() if k in declared - DROPPED and not k.startswith("_")}
+    for key, value in fields.items():
         _bounded(key, value, where)
-    return kept
+    return fields
 
 
 def _bounded(key: str, value: Any, where: str) -> None:

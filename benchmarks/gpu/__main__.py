@@ -102,8 +102,10 @@ def run_parts(names: list[str], setting: Setting) -> list[str]:
         print(f"== {name}", file=sys.stderr, flush=True)
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="emopeft-gpu-", dir=setting.work) as work:
-            own = Setting(setting.device, setting.small, setting.data, Path(work), setting.out)
-            result = in_process(name, own)
+            scratch_setting = Setting(
+                setting.device, setting.small, setting.data, Path(work), setting.out
+            )
+            result = in_process(name, scratch_setting)
         result |= {
             "part": name, "small": setting.small, "seconds": time.monotonic() - started,
             "date": datetime.date.today().isoformat(),

@@ -121,10 +121,10 @@ def features(cache: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    kept: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for path in cache.rglob("*.safetensors"):
-        kept |= load_file(path)
-    return torch.cat([kept[name].float().flatten() for name in sorted(kept)])
+        tensors |= load_file(path)
+    return torch.cat([tensors[name].float().flatten() for name in sorted(tensors)])
 
 
 def scores(folder: Path) -> Any:
@@ -140,10 +140,10 @@ def scores(folder: Path) -> Any:
 
 def table(results: dict[str, Any]) -> str:
     """The largest differences."""
-    off, on = results["tf32 off"], results["tf32 on"]
+    exact, tf32 = results["tf32 off"], results["tf32 on"]
     rows = [
-        [name, f"{off[name]:.1e}", f"{on[name]:.1e}", f"{LIMITS[name.partition(',')[0]]:g}"]
-        for name in off
+        [name, f"{exact[name]:.1e}", f"{tf32[name]:.1e}", f"{LIMITS[name.partition(',')[0]]:g}"]
+        for name in exact
     ]
     return markdown(["largest difference from the CPU", "TF32 off", "TF32 on", "limit"], rows)
 

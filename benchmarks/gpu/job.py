@@ -49,10 +49,10 @@ def keep(done: Run, setting: Setting) -> None:
 def table(results: dict[str, Any]) -> str:
     """Quality and cost of each method."""
     rows = []
-    for method, found in results.items():
-        seconds, peak = found["seconds"], found["peak_memory_bytes"]
+    for method, figures in results.items():
+        seconds, peak = figures["seconds"], figures["peak_memory_bytes"]
         rows.append(
-            [method, f"{100 * found['uar']:.1f}", f"{found['trainable'] / 1e6:.2f} M",
+            [method, f"{100 * figures['uar']:.1f}", f"{figures['trainable'] / 1e6:.2f} M",
              *(f"{seconds[k]:.1f} s" for k in ("load", "features", "train", "whole command")),
              "" if peak is None else f"{peak / 1e9:.2f} GB"]
         )  # fmt: skip

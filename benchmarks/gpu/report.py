@@ -29,15 +29,15 @@ def write_page(out: Path, names: list[str]) -> Path:
         path = out / f"{name}.json"
         if not path.is_file():
             continue
-        found = read_json(path)
+        result = read_json(path)
         parts += [f"## {name}", ""]
-        if found.get("table"):
-            parts += [found["table"], ""]
-        if found["status"] != "done":
-            parts += [f"**Failed**: {found['why']}", ""]
-        small = "; small form, says nothing about speed" if found["small"] else ""
-        where = _where(found["device"])
-        parts += [f"{where}; {found['seconds']:.0f} s; {found['date']}{small}", ""]
+        if result.get("table"):
+            parts += [result["table"], ""]
+        if result["status"] != "done":
+            parts += [f"**Failed**: {result['why']}", ""]
+        small = "; small form, says nothing about speed" if result["small"] else ""
+        where = _where(result["device"])
+        parts += [f"{where}; {result['seconds']:.0f} s; {result['date']}{small}", ""]
     text = "\n".join(parts) if len(parts) > 2 else "\n".join([*parts, NONE])
     write_text(out / "README.md", text)
     return out / "README.md"

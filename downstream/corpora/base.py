@@ -200,17 +200,17 @@ def audio_files(root: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise UserError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    found: list[Path] = []
-    seen: set[str] = set()
+    audio: list[Path] = []
+    visited: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=fail):
-        if (real := os.path.realpath(folder)) in seen:
+        if (real := os.path.realpath(folder)) in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
         paths = (Path(folder, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if is_audio(path)]
-    return sorted(found, key=lambda path: path.relative_to(root).parts)
+        audio += [path for path in paths if is_audio(path)]
+    return sorted(audio, key=lambda path: path.relative_to(root).parts)
 
 
 def read_names(root: Path, parse: Callable[[Path], Utterance | str | None]) -> list[Utterance]:

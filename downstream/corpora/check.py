@@ -101,13 +101,13 @@ def check(
 
 def _completeness(report: Report, corpus: Corpus, utterances: Sequence[Utterance]) -> None:
     """Counts per emotion, speakers, ids and labels against the published ones."""
-    found = Counter(u.emotion for u in utterances if u.emotion is not None)
+    counts = Counter(u.emotion for u in utterances if u.emotion is not None)
     lacking, surplus = [], []
     for emotion, published in corpus.expected.items():
-        text = f"{emotion}: {found[emotion]} of {published}"
-        if found[emotion] < published:
+        text = f"{emotion}: {counts[emotion]} of {published}"
+        if counts[emotion] < published:
             lacking.append(text)
-        elif found[emotion] > published:
+        elif counts[emotion] > published:
             surplus.append(text)
     speakers = len({u.speaker for u in utterances})
     if corpus.speakers is not None and speakers != corpus.speakers:
@@ -207,22 +207,22 @@ def _hashes(
     hashes: Mapping[str, tuple[str, int]],
 ) -> None:
     """The bytes of every file against the published ones."""
-    items, seen = [], set()
+    items, stems = [], set()
     for utterance in utterances:
         name, digest = utterance.path.name, scanned.digests.get(utterance.uid)
         if name not in hashes:
             if utterance.path.suffix.lower() != ".wav":
                 items.append(f"{name}: not the published .wav, so it cannot be compared")
-                seen.add(utterance.path.stem)
+                stems.add(utterance.path.stem)
             else:
                 items.append(f"{name}: not among the published files")
             continue
-        seen.add(utterance.path.stem)
+        stems.add(utterance.path.stem)
         published, size = hashes[name]
         if digest is not None and digest != published:
             now = utterance.path.stat().st_size
             items.append(f"{name}: SHA-256 differs ({now} bytes, published {size})")
-    items += [f"{n}: published, but not in the tree" for n in hashes if Path(n).stem not in seen]
+    items += [f"{n}: published, but not in the tree" for n in hashes if Path(n).stem not in stems]
     report.add("error", "hash", f"against {len(hashes)} published hashes", items)
     if not items:
         report.add("information", "hash", "all files are the published ones", [str(len(hashes))])

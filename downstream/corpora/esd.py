@@ -60,7 +60,7 @@ def transcript_labels(path: Path) -> dict[str, str]:
 
 def read(root: Path, language: str = "english") -> list[Utterance]:
     """The utterances of an ESD tree in one language (or "all"), sorted by id."""
-    wanted = _speakers(language)
+    speakers = _speakers(language)
     transcripts: dict[Path, dict[str, str]] = {}
 
     def looked_up(path: Path) -> str | None:
@@ -71,7 +71,7 @@ def read(root: Path, language: str = "english") -> list[Utterance]:
 
     def parse(path: Path) -> Utterance | str | None:
         match = NAME.fullmatch(path.stem)
-        if match is None or int(match[1]) not in wanted:
+        if match is None or int(match[1]) not in speakers:
             return None
         folders = [folder.lower() for folder in path.absolute().parts[-3:-1]]
         split = folders[-1] if folders[-1] in SPLITS else None

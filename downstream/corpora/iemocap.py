@@ -57,8 +57,8 @@ def read(root: Path) -> list[Utterance]:
     utterances: list[Utterance] = []
     problems: list[str] = []
     for session in SESSIONS:
-        found, wrong = _session(root, session)
-        utterances += found
+        clips, wrong = _session(root, session)
+        utterances += clips
         problems += wrong
     if problems:
         raise TreeError(root, problems, utterances)

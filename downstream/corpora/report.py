@@ -37,7 +37,7 @@ class Report:
 
     Attributes:
         published: emotion -> published number (empty: not known).
-        found: emotion -> number in the tree.
+        emotion_counts: emotion -> number in the tree.
         hours: of readable audio.
     """
 
@@ -45,7 +45,7 @@ class Report:
     title: str
     root: str
     published: Mapping[str, int]
-    found: Counter[str] = dataclasses.field(default_factory=Counter)
+    emotion_counts: Counter[str] = dataclasses.field(default_factory=Counter)
     utterances: int = 0
     speakers: int = 0
     hours: float = 0.0
@@ -58,7 +58,7 @@ class Report:
 
     def count(self, utterances: Sequence[Utterance], seconds: Mapping[str, float]) -> None:
         """Note how much there is."""
-        self.found = Counter(u.emotion or "(none)" for u in utterances)
+        self.emotion_counts = Counter(u.emotion or "(none)" for u in utterances)
         self.utterances = len(utterances)
         self.speakers = len({u.speaker for u in utterances if u.speaker})
         self.hours = sum(seconds.values()) / 3600
@@ -79,8 +79,8 @@ class Report:
             f"{self.hours:.2f} hours"
         ]
         rows = [
-            [emotion, self.found[emotion], self.published.get(emotion, "-")]
-            for emotion in dict.fromkeys([*self.published, *sorted(self.found)])
+            [emotion, self.emotion_counts[emotion], self.published.get(emotion, "-")]
+            for emotion in dict.fromkeys([*self.published, *sorted(self.emotion_counts)])
         ]
         if rows:
             parts.append(tabulate(rows, headers=["emotion", "found", "published"]))
@@ -109,7 +109,7 @@ class Report:
             "utterances": self.utterances,
             "speakers": self.speakers,
             "hours": round(self.hours, 4),
-            "found": dict(sorted(self.found.items())),
+            "found": dict(sorted(self.emotion_counts.items())),
             "published": dict(self.published),
             "findings": [dataclasses.asdict(f) for f in self.findings],
         }

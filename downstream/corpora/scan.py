@@ -72,16 +72,16 @@ def scan(
     """
     paths = list(dict.fromkeys(u.path for u in utterances))
     if store is None:
-        found = _decode(paths, minimum_seconds, progress, None)
+        by_path = _decode(paths, minimum_seconds, progress, None)
     else:
-        with contextlib.closing(ScanStore(store)) as kept:
-            found = _kept_or_decoded(paths, minimum_seconds, progress, kept, verify)
-    clips = {u.uid: found[u.path] for u in utterances}
+        with contextlib.closing(ScanStore(store)) as database:
+            by_path = _kept_or_decoded(paths, minimum_seconds, progress, database, verify)
+    clips = {u.uid: by_path[u.path] for u in utterances}
     return Scan(
         seconds={name: clip.seconds for name, clip in clips.items() if not clip.problem},
         digests={name: clip.digest for name, clip in clips.items() if clip.digest},
         audio={name: clip.audio for name, clip in clips.items() if not clip.problem},
-        problems=[clip.problem for u in utterances if (clip := found[u.path]).problem],
+        problems=[clip.problem for u in utterances if (clip := by_path[u.path]).problem],
         clips=clips,
     )
 
@@ -89,10 +89,10 @@ def scan(
 def _kept_or_decoded(
     paths: list[Path], minimum: float, progress: bool | None, store: ScanStore, verify: bool
 ) -> dict[Path, Clip]:
-    found = _usable(store, paths, minimum)
+    clips = _usable(store, paths, minimum)
     if verify:
         fresh = _decode(paths, minimum, progress, store)
-        for path, clip in found.items():
+        for path, clip in clips.items():
             if clip != fresh[path]:
                 logger.warning(
                     "%s is not what was kept of it, although its size and times are the same: "
@@ -100,16 +100,16 @@ def _kept_or_decoded(
                     path,
                 )
         return fresh
-    todo = [path for path in paths if path not in found]
+    todo = [path for path in paths if path not in clips]
     if not todo:
-        return found
+        return clips
     # Several processes of one run ask for the same files: one decodes, the others read what it
     # kept. Who asks for other files is not held up.
     with _alone(store.folder / f".scan-{digest([name_of(p) for p in paths])[:16]}.lock"):
-        found |= _usable(store, todo, minimum)
-        todo = [path for path in todo if path not in found]
-        found |= _decode(todo, minimum, progress, store)
-    return found
+        clips |= _usable(store, todo, minimum)
+        todo = [path for path in todo if path not in clips]
+        clips |= _decode(todo, minimum, progress, store)
+    return clips
 
 
 def _usable(store: ScanStore, paths: Sequence[Path], minimum: float) -> dict[Path, Clip]:
@@ -143,7 +143,7 @@ def _decode(
         unit="file",
         disable=None if progress is None else not progress,
     )
-    found: dict[Path, Clip] = {}
+    clips: dict[Path, Clip] = {}
     fresh: list[tuple[Path, str | None, Clip]] = []
 
     def look(path: Path) -> tuple[Path, str | None, Clip]:
@@ -156,7 +156,7 @@ def _decode(
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
             for path, state, clip in pool.map(look, paths):
-                found[path] = clip
+                clips[path] = clip
                 fresh.append((path, state, clip))
                 if store is not None and len(fresh) >= KEPT_AT_ONCE:
                     store.put(fresh)
@@ -165,4 +165,4 @@ def _decode(
         finally:
             if store is not None:
                 store.put(fresh)
-    return found
+    return clips

@@ -64,7 +64,7 @@ class ScanStore:
         if self._off or not self.path.exists():
             return {}
         by_name = {name_of(path): path for path in paths}
-        names, found = list(by_name), {}
+        names, clips = list(by_name), {}
         try:
             database = self._connect(write=False)
             for first in range(0, len(names), CHUNK):
@@ -75,11 +75,11 @@ class ScanStore:
                     path = by_name[name]
                     clip = _clip(path, state, facts, crc)
                     if clip is not None and state == self.state(path):
-                        found[path] = clip
+                        clips[path] = clip
         except sqlite3.Error as error:
             if "no such table" not in str(error):  # whoever was to make it was killed
                 self._fail(error)
-        return found
+        return clips
 
     def put(self, clips: Iterable[tuple[Path, str | None, Clip]]) -> None:
         """Keep what is known of usable files, each in a state that `state` gave (not None)."""

@@ -120,25 +120,25 @@ def _leaks(
     unknown_allowed: bool,
     twins: Mapping[str, set[str]],
 ) -> list[str]:
-    found = []
+    leaks = []
     for a, b in PAIRS:
         declared = dev_declared and (a, b) == ("dev", "train")
         speakers = report["shared_speakers"][f"{a}_{b}"]
         if speakers and not declared:
-            found.append(f"fold {name}: speaker {some(speakers)} is in {a} and in {b}")
+            leaks.append(f"fold {name}: speaker {some(speakers)} is in {a} and in {b}")
         audio = [
             f"{one} = {other}"
             for one, other in report["shared_audio"][f"{a}_{b}"]
             if a == "test" or other not in twins.get(one, ())
         ]
         if audio:
-            found.append(f"fold {name}: the same audio is in {a} and in {b} ({some(audio)})")
+            leaks.append(f"fold {name}: the same audio is in {a} and in {b} ({some(audio)})")
     if report["utterances"]:
-        found.append(f"fold {name}: {some(report['utterances'])} is on two sides")
+        leaks.append(f"fold {name}: {some(report['utterances'])} is on two sides")
     strangers = sum(report["unknown_speakers"].values())
     if strangers and not unknown_allowed:
-        found.append(
+        leaks.append(
             f"fold {name}: {strangers} utterances have no speaker, so that no one can tell whether "
             "they leak; name their speakers, or declare unknown_speakers in the protocol"
         )
-    return found
+    return leaks

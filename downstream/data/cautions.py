@@ -10,7 +10,7 @@ from emopeft.downstream.protocols.protocol import Protocol
 from emopeft.downstream.protocols.rules import some
 
 if TYPE_CHECKING:
-    from emopeft.downstream.data.plan import Fold
+    from emopeft.downstream.data.fold import Fold
     from emopeft.downstream.tasks.base import Task
 
 

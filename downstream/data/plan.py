@@ -1,8 +1,6 @@
 """A protocol on its corpora, for a task: who is trained on, chosen by and tested on, in order.
 
-A fold is an ordered list of stages (as a rule one, called "train"), each with a training and a dev
-part, and a named set of tests (as a rule one, called "test"). An example is an utterance in a view:
-as it was recorded ("clean"), or transformed. Nothing is drawn when a plan is made.
+Its folds, stages and examples are those of ``fold.py``. Nothing is drawn when a plan is made.
 """
 
 from __future__ import annotations
@@ -10,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.data.audit import audit_rows
 from emopeft.downstream.data.cautions import cautions, class_of, classes_of
+from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.rows import (
     PARTS,
     PlanRow,
@@ -33,82 +32,9 @@ if TYPE_CHECKING:
     from emopeft.downstream.tasks.base import Task
 
 __all__ = [
-    "CLEAN", "PARTS", "Example", "Fold", "Plan", "PlanRow", "Stage", "audit_rows",
-    "class_of", "fold_audio_hash_of", "fold_hash_of", "read_rows", "write_rows",
+    "PARTS", "Plan", "PlanRow", "audit_rows", "class_of", "fold_audio_hash_of", "fold_hash_of",
+    "read_rows", "write_rows",
 ]  # fmt: skip
-
-CLEAN = "clean"  # the view of an utterance as it was recorded
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """An utterance in a view, with its weight in the loss of its stage."""
-
-    utterance: Utterance
-    view: str = CLEAN
-    weight: float = 1.0
-
-    @property
-    def uid(self) -> str:
-        """corpus/id."""
-        return self.utterance.uid
-
-    @property
-    def key(self) -> str:
-        """What an encoder's states are kept by: corpus/id, and @view where it is not clean."""
-        return self.uid if self.view == CLEAN else f"{self.uid}@{self.view}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One training within a fold; the next one goes on with what it gives.
-
-    Attributes:
-        method: trained in this stage; None: the run's.
-        freeze: parts that do not train in this stage.
-        keys: of the recipe's section ``train``, replaced in this stage.
-    """
-
-    name: str
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    method: str | None = None
-    freeze: tuple[str, ...] = ()
-    keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def head(self) -> dict[str, Any]:
-        """All of a stage but its examples, as JSON."""
-        return {
-            "name": self.name,
-            "method": self.method,
-            "freeze": list(self.freeze),
-            "keys": dict(self.keys),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Fold:
-    """One fold: its stages in order, and its tests by name, in order."""
-
-    name: str
-    stages: tuple[Stage, ...]
-    tests: Mapping[str, tuple[Example, ...]]
-
-    def parts(self) -> Iterator[tuple[str, str, tuple[Example, ...]]]:
-        """(part, set, examples): train and dev of each stage in order, then each test."""
-        for stage in self.stages:
-            yield "train", stage.name, stage.train
-            yield "dev", stage.name, stage.dev
-        for name, examples in self.tests.items():
-            yield "test", name, examples
-
-    def heads(self) -> list[dict[str, Any]]:
-        """`Stage.head` of each stage, in order."""
-        return [stage.head() for stage in self.stages]
-
-    def examples(self) -> list[Example]:
-        """All distinct examples (by key), in the order of `parts`."""
-        return list({e.key: e for _, _, part in self.parts() for e in part}.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +65,8 @@ class Plan:
 
     def examples(self) -> list[Example]:
         """All distinct examples of all folds, by key."""
-        found = {e.key: e for fold in self.folds for e in fold.examples()}
-        return [found[key] for key in sorted(found)]
+        by_key = {e.key: e for fold in self.folds for e in fold.examples()}
+        return [by_key[key] for key in sorted(by_key)]
 
     def fold(self, name: str) -> Fold:
         """The fold called ``name``; UserError naming the known ones otherwise."""
@@ -253,11 +179,11 @@ class Plan:
         Raises:
             UserError: lists everything that does not fit, see `resolving.resolve`.
         """
-        found = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
-        made: dict[tuple[str, str], Example] = {}  # one object each, however many folds
+        resolved = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
+        by_key: dict[tuple[str, str], Example] = {}  # one object each, however many folds
 
         def examples(part: Iterable[Utterance], view: str) -> tuple[Example, ...]:
-            return tuple(made.setdefault((u.uid, view), Example(u, view)) for u in part)
+            return tuple(by_key.setdefault((u.uid, view), Example(u, view)) for u in part)
 
         def fold(sides: Sides) -> Fold:
             stages = [
@@ -270,16 +196,16 @@ class Plan:
             tests = {n: examples(part, sides.spec.view) for n, part in sides.tests.items()}
             return Fold(sides.spec.name, tuple(stages), tests)
 
-        folds = tuple(fold(sides) for sides in found.folds)
+        folds = tuple(fold(sides) for sides in resolved.folds)
         return cls(
             protocol=protocol,
             task=task,
             folds=folds,
             audio=audio or {},
             seconds=seconds or {},
-            missing=found.missing,
-            dropped=found.dropped,
-            complete=not found.gaps,
+            missing=resolved.missing,
+            dropped=resolved.dropped,
+            complete=not resolved.gaps,
             warnings=tuple(cautions(protocol, folds, task)),
             duplicates=tuple(
                 tuple(f"{corpus}/{name}" for name in group)

@@ -147,11 +147,11 @@ def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
 
 def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
     """Per corpus, what its reader takes; of several corpora ``{name: {option: value}}``."""
-    given: Mapping[str, Any] = recipe.corpus.options
+    per_corpus: Mapping[str, Any] = recipe.corpus.options
     if len(corpora) == 1:
-        given = {corpora[0].name: given}
+        per_corpus = {corpora[0].name: per_corpus}
     known = {corpus.name: corpus for corpus in corpora}
-    for name, options in given.items():
+    for name, options in per_corpus.items():
         if name not in known:
             raise unknown("corpus in corpus.options", str(name), known)
         if not isinstance(options, Mapping):
@@ -159,7 +159,7 @@ def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, A
         for option in options:
             if option not in known[name].options:
                 raise unknown(f"option of corpus {name}", str(option), known[name].options)
-    return {name: dict(given.get(name, {})) for name in known}
+    return {name: dict(per_corpus.get(name, {})) for name in known}
 
 
 def _load(

@@ -52,7 +52,7 @@ def key(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def checked(dotted: str, value: Any, wanted: Any, field: dataclasses.Field[Any]) -> Any:
+def checked(dotted: str, value: Any, field_type: Any, field: dataclasses.Field[Any]) -> Any:
     """``value`` as the type a key wants, among its choices and in its range.
 
     YAML reads ``1e-3`` as text, which counts as a number.
@@ -60,7 +60,7 @@ def checked(dotted: str, value: Any, wanted: Any, field: dataclasses.Field[Any])
     Raises:
         UserError: one sentence that names the key.
     """
-    value = _typed(dotted, value, wanted)
+    value = _typed(dotted, value, field_type)
     if isinstance(value, str) and not value.strip() and field.default != "":
         raise UserError(f"{dotted} is empty; give a value, or leave it out")
     choices, limits = field.metadata.get("choices"), field.metadata.get("range")
@@ -73,34 +73,34 @@ def checked(dotted: str, value: Any, wanted: Any, field: dataclasses.Field[Any])
     return value
 
 
-def _typed(dotted: str, value: Any, wanted: Any) -> Any:
-    if isinstance(wanted, types.UnionType):
-        allowed = typing.get_args(wanted)
+def _typed(dotted: str, value: Any, field_type: Any) -> Any:
+    if isinstance(field_type, types.UnionType):
+        allowed = typing.get_args(field_type)
         if value is None and type(None) in allowed:
             return None
         if isinstance(value, dict) and dict[str, str] in allowed:
             return _typed(dotted, value, dict[str, str])
         return _typed(dotted, value, allowed[0])
-    origin = typing.get_origin(wanted)
+    origin = typing.get_origin(field_type)
     if origin is list:
         items = value if isinstance(value, list) else [value]
         if len(items) > 1000:
             raise UserError(f"{dotted} holds {len(items)} values; take at most 1000")
-        return [_typed(dotted, item, typing.get_args(wanted)[0]) for item in items]
+        return [_typed(dotted, item, typing.get_args(field_type)[0]) for item in items]
     if origin is dict:
-        inner = typing.get_args(wanted)[1]
+        inner = typing.get_args(field_type)[1]
         if isinstance(value, dict):
             named = {_name(dotted, name): item for name, item in value.items()}
             if inner is Any:
                 return {name: _plain(f"{dotted}.{name}", item) for name, item in named.items()}
             return {name: _typed(f"{dotted}.{name}", item, inner) for name, item in named.items()}
-    elif wanted is bool:
+    elif field_type is bool:
         if isinstance(value, bool):
             return value
-    elif wanted is int:
+    elif field_type is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return _whole(dotted, value)
-    elif wanted is float:
+    elif field_type is float:
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             return _number(dotted, value)
     elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
@@ -111,7 +111,7 @@ def _typed(dotted: str, value: Any, wanted: Any) -> Any:
             else str(_whole(dotted, value) if isinstance(value, int) else value),
         )
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise UserError(f"{dotted} = {_shown(value)} must be {names.get(wanted, 'a list of keys')}")
+    raise UserError(f"{dotted} = {_shown(value)} must be {names.get(field_type, 'a list of keys')}")
 
 
 def _whole(dotted: str, value: int) -> int:

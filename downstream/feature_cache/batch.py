@@ -17,18 +17,19 @@ class Batch:
         states: what is already known of the states below ``start``: their time means
             (batch, states, width), or for a head that needs frames, per utterance
             (states, time, width). All L+1 states when everything is frozen.
-        kept: per utterance what `Upstream.forward_from` starts from (empty when all is frozen).
+        start_inputs: per utterance what `Upstream.forward_from` starts from (empty when all is
+            frozen).
         targets: (batch, targets), see `downstream.tasks.base.Task.target`.
     """
 
     states: Tensor | list[Tensor]
-    kept: list[Tensor]
+    start_inputs: list[Tensor]
     targets: Tensor
 
     def tensors(self) -> list[Tensor]:
         """All of it."""
         states = [self.states] if isinstance(self.states, Tensor) else self.states
-        return [*states, *self.kept, self.targets]
+        return [*states, *self.start_inputs, self.targets]
 
     def to(self, device: torch.device) -> Batch:
         """On a device. To a GPU the copies go through pinned memory and are not waited for."""
@@ -42,7 +43,7 @@ class Batch:
             states = place(self.states)
         else:
             states = [place(t) for t in self.states]
-        return Batch(states, [place(t) for t in self.kept], place(self.targets))
+        return Batch(states, [place(t) for t in self.start_inputs], place(self.targets))
 
 
 def _pinned(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.corpora.base import Utterance
-from emopeft.downstream.data.recipe import CacheKeys
+from emopeft.downstream.data.keys import CacheKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.extracting import (
     Extraction,
@@ -48,10 +48,10 @@ class Examples:
     cache: FeatureCache | None = None
     preloaded: Tensor | None = None  # (N, states, width) when nothing but means is kept
     live: Live | None = None
-    empty: tuple[Upstream, bool] | None = None  # where no states lie below the start
+    stateless: tuple[Upstream, bool] | None = None  # where no states lie below the start
     drift: dict[str, float] | None = None  # of a cache in a shorter format
     batched: dict[str, float] | None = None  # where clips were computed in batches
-    off: str | None = None  # why nothing is kept
+    why_not_kept: str | None = None  # of the frozen part
 
     @classmethod
     def prepare(
@@ -85,12 +85,12 @@ class Examples:
         numerics = numerics or Numerics()
         examples = cls(utterances, targets, list(seconds), list(audio))
         if not keys.enabled:
-            examples.off = "cache.enabled=false"
+            examples.why_not_kept = "cache.enabled=false"
             paths = [u.path for u in utterances]
             examples.live = Live(upstream, start, pooled, paths, numerics)
             logger.warning(
                 "nothing is kept of the frozen part (%s): it is computed in every step",
-                examples.off,
+                examples.why_not_kept,
             )
             return examples
         device = device_of(upstream)
@@ -105,7 +105,7 @@ class Examples:
         files = {a: u.path for a, u in zip(audio, utterances, strict=True)}
         has_none = start <= 0 and start != upstream.num_blocks
         if has_none:
-            examples.empty = (upstream, pooled)
+            examples.stateless = (upstream, pooled)
         compute = Extraction(
             upstream, start, pooled, files, dict(zip(audio, seconds, strict=True)),
             has_none, None, numerics, batches_on(device, batch_seconds),
@@ -199,19 +199,19 @@ class Examples:
             return self.live.waveforms(indices, targets)
         assert self.cache is not None
         items = [self.cache.get(self.audio[i]) for i in indices]
-        kept = [k for _, k in items if k is not None]
-        if self.empty is not None:
-            return Batch([], kept, targets)
+        start_inputs = [k for _, k in items if k is not None]
+        if self.stateless is not None:
+            return Batch([], start_inputs, targets)
         states = [s for s, _ in items]
-        return Batch(torch.stack(states) if states[0].dim() == 2 else states, kept, targets)
+        return Batch(torch.stack(states) if states[0].dim() == 2 else states, start_inputs, targets)
 
     def _inputs(self, batch: Batch) -> Batch:
         """What a model takes, of what was read and lies on the device."""
         if self.live is not None:
             return self.live.inputs(batch)
-        if self.empty is not None:
+        if self.stateless is not None:
             count, device = len(batch.targets), batch.targets.device
-            batch.states = empty_states(*self.empty, count, device)
+            batch.states = empty_states(*self.stateless, count, device)
         return batch
 
     # ---- for the record ---------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Examples:
     def facts(self) -> dict[str, Any]:
         """How the frozen part was kept."""
         if self.cache is None:
-            return {"enabled": False, "why": self.off}
+            return {"enabled": False, "why": self.why_not_kept}
         facts: dict[str, Any] = {"enabled": True, "id": self.cache.folder.name}
         facts |= {} if self.drift is None else {"drift": self.drift}
         return facts | ({} if self.batched is None else {"batched": self.batched})
@@ -252,8 +252,8 @@ class Examples:
             difference = batching_difference(upstream, start, pooled, wavs, numerics)
             self.batched = {"seconds": seconds, "difference": difference}
         if self.drift is not None and pooled and start != upstream.num_blocks:
-            kept = [self.batch([i], device).kept[0] for i in chosen]
-            difference = rounding_difference(upstream, start, wavs, kept, numerics)
+            start_inputs = [self.batch([i], device).start_inputs[0] for i in chosen]
+            difference = rounding_difference(upstream, start, wavs, start_inputs, numerics)
             self.drift["state_means"] = difference
 
 

@@ -61,19 +61,19 @@ class Extraction:
 
     def __call__(self, names: Sequence[str]) -> Iterator[Made]:
         """The items of some clips, in any order."""
-        kept = set(names)
+        in_lower = set(names)
         if self.lower is not None:
-            kept -= set(self.lower[1].missing(names))
-            yield from self._continued([name for name in names if name in kept])
-            names = [name for name in names if name not in kept]
+            in_lower -= set(self.lower[1].missing(names))
+            yield from self._continued([name for name in names if name in in_lower])
+            names = [name for name in names if name not in in_lower]
         yield from self._from_audio(names)
 
     def _continued(self, names: Sequence[str]) -> Iterator[Made]:
         assert self.lower is not None
         for group in self.groups(names):
             started = time.monotonic()
-            given = [self.lower[1].get(name) for name in group]
-            yield from self._made(group, given, started)
+            inputs = [self.lower[1].get(name) for name in group]
+            yield from self._made(group, inputs, started)
 
     def _from_audio(self, names: Sequence[str]) -> Iterator[Made]:
         groups = decoded(self.groups(names), self.paths)
@@ -104,10 +104,10 @@ class Extraction:
         return max(seconds, frames * self.upstream.stride / SAMPLE_RATE)
 
     def _made(
-        self, group: list[str], given: Sequence[Tensor] | Sequence[Item], started: float
+        self, group: list[str], inputs: Sequence[Tensor] | Sequence[Item], started: float
     ) -> Iterator[Made]:
         try:
-            items = self._run(given)
+            items = self._run(inputs)
         except torch.OutOfMemoryError:
             if len(group) == 1:
                 raise UserError(
@@ -120,11 +120,14 @@ class Extraction:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             for part in (slice(None, len(group) // 2), slice(len(group) // 2, None)):
-                yield from self._made(group[part], given[part], started)
+                yield from self._made(group[part], inputs[part], started)
                 started = time.monotonic()
             return
-        items = [(states.cpu(), None if kept is None else kept.cpu()) for states, kept in items]
-        taken = time.monotonic() - started
+        items = [
+            (states.cpu(), None if start_input is None else start_input.cpu())
+            for states, start_input in items
+        ]
+        elapsed = time.monotonic() - started
         whole = sum(self.seconds[name] for name in group) or 1.0
         for name, item in zip(group, items, strict=True):
             if not all(bool(t.isfinite().all()) for t in item if t is not None):
@@ -133,18 +136,18 @@ class Extraction:
                     "the clip, and the weights with another clip"
                 )
             item = (torch.zeros(0), item[1]) if self.without_states else item
-            share = taken * self.seconds[name] / whole
+            share = elapsed * self.seconds[name] / whole
             yield Made(name, item, share, self.batch_seconds if len(group) > 1 else 0.0)
 
-    def _run(self, given: Sequence[Tensor] | Sequence[Item]) -> list[Item]:
+    def _run(self, inputs: Sequence[Tensor] | Sequence[Item]) -> list[Item]:
         device = device_of(self.upstream)
         with self.numerics.freezing(device):
-            if isinstance(given[0], Tensor):
-                wavs = [wav.to(device) for wav in given]  # type: ignore[union-attr]
+            if isinstance(inputs[0], Tensor):
+                wavs = [wav.to(device) for wav in inputs]  # type: ignore[union-attr]
                 return frozen_items(self.upstream, self.start, self.pooled, wavs)
             assert self.lower is not None
             return continued_items(
-                self.upstream, self.lower[0], given, self.start, self.pooled, device  # type: ignore[arg-type]
+                self.upstream, self.lower[0], inputs, self.start, self.pooled, device  # type: ignore[arg-type]
             )  # fmt: skip
 
 

@@ -52,10 +52,10 @@ def size_of(folder: Path) -> int:
 
 def folders(root: Path) -> list[Folder]:
     """All caches under a root, the least recently used first."""
-    found = []
+    caches = []
     with contextlib.suppress(OSError):
-        found = [_folder(p) for p in sorted((root / "features").iterdir()) if _is_cache(p)]
-    return sorted(found, key=lambda f: f.used)
+        caches = [_folder(p) for p in sorted((root / "features").iterdir()) if _is_cache(p)]
+    return sorted(caches, key=lambda f: f.used)
 
 
 def _is_cache(path: Path) -> bool:
@@ -105,45 +105,45 @@ def remove_leftovers(root: Path) -> None:
         remove_all(orphans(path))
 
 
-def make_room(root: Path, limit: float, wanted: float, keep: Path) -> list[Folder]:
-    """Delete the least recently used caches until ``wanted`` more bytes fit under ``limit``.
+def make_room(root: Path, limit: float, bytes_needed: float, keep: Path) -> list[Folder]:
+    """Delete the least recently used caches until ``bytes_needed`` more bytes fit under ``limit``.
 
     Raises:
         UserError: they do not fit although nothing is left that may be deleted.
     """
     remove_leftovers(root)
-    found = folders(root)
-    total = sum(f.bytes for f in found)
-    gone = []
-    for folder in found:
-        if total + wanted <= limit:
+    caches = folders(root)
+    total = sum(f.bytes for f in caches)
+    removed = []
+    for folder in caches:
+        if total + bytes_needed <= limit:
             break
         if folder.path != keep and not folder.busy and remove(folder):
             total -= folder.bytes
-            gone.append(folder)
-    if total + wanted > limit:
+            removed.append(folder)
+    if total + bytes_needed > limit:
         raise UserError(
-            f"the frozen part needs {(total + wanted) / 1e9:.3g} GB under {root}, and cache.limit "
-            f"is {limit / 1e9:.3g} GB; raise it, take cache.dtype=fp16 (half the size), or "
-            "cache.enabled=false (nothing is kept, all is computed in every step)"
+            f"the frozen part needs {(total + bytes_needed) / 1e9:.3g} GB under {root}, and "
+            f"cache.limit is {limit / 1e9:.3g} GB; raise it, take cache.dtype=fp16 (half the "
+            "size), or cache.enabled=false (nothing is kept, all is computed in every step)"
         )
-    return gone
+    return removed
 
 
-def table(found: Sequence[Folder]) -> str:
+def table(caches: Sequence[Folder]) -> str:
     """What `list` prints."""
     rows = []
-    for f in sorted(found, key=lambda f: -f.used):
+    for f in sorted(caches, key=lambda f: -f.used):
         when = datetime.datetime.fromtimestamp(f.used).strftime("%Y-%m-%d %H:%M")
-        kept = f"{f.key.get('start', '?')}, {f.key.get('states', '?')}"
+        extent = f"{f.key.get('start', '?')}, {f.key.get('states', '?')}"
         rows.append(
-            [f.path.name[:8], f.key.get("name", "?"), kept, f.key.get("dtype", "?"), clips(f),
+            [f.path.name[:8], f.key.get("name", "?"), extent, f.key.get("dtype", "?"), clips(f),
              f"{f.bytes / 1e6:,.1f} MB", when, "in use" if f.busy else ""]
         )  # fmt: skip
     headers = ["id", "upstream", "starts at, states", "format", "clips", "size", "last use", ""]
-    total = sum(f.bytes for f in found)
+    total = sum(f.bytes for f in caches)
     lines = [tabulate(rows, headers, tablefmt="simple", colalign=("left",) * 4 + ("right",) * 2)]
-    return "\n".join([*lines, f"{len(found)} caches, {total / 1e9:.3g} GB"])
+    return "\n".join([*lines, f"{len(caches)} caches, {total / 1e9:.3g} GB"])
 
 
 def clips(folder: Folder) -> int:

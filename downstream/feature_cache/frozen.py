@@ -105,12 +105,12 @@ def frozen_items(
 
     Whatever comes back is on the device of the waveforms.
     """
-    kept, below = upstream.prefix(start, wavs)
+    start_inputs, below = upstream.prefix(start, wavs)
     if below.layers:
         states = per_utterance(below, pooled)
     else:
         states = [no_states(upstream, pooled, wavs[0].device)] * len(wavs)
-    return [(s, kept[i] if kept else None) for i, s in enumerate(states)]
+    return [(s, start_inputs[i] if start_inputs else None) for i, s in enumerate(states)]
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def continued_items(
 ) -> list[Item]:
     """The items at ``start`` made of those that are kept at the ``lower`` start: nothing twice."""
     known = [states.to(device) for states, _ in items]
-    entering = [kept.to(device) for _, kept in items if kept is not None]
+    entering = [start_input.to(device) for _, start_input in items if start_input is not None]
     frozen: list[Tensor | None] = [None] * len(items)
     if start == upstream.num_blocks:
         hidden = upstream.forward_from(lower, entering)

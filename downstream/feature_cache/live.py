@@ -31,16 +31,16 @@ class Live:
     pooled: bool
     paths: list[Path]
     numerics: Numerics = dataclasses.field(default_factory=Numerics)
-    held: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    decoded: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     samples: int = 0
 
     def wav(self, i: int) -> Tensor:
         """A waveform (samples,) on the CPU, decoded once as long as memory allows."""
-        if i in self.held:
-            return self.held[i]
+        if i in self.decoded:
+            return self.decoded[i]
         wav = torch.from_numpy(decode(self.paths[i], SAMPLE_RATE))
         if self.samples + len(wav) <= HELD_SAMPLES:
-            self.held[i] = wav
+            self.decoded[i] = wav
             self.samples += len(wav)
         return wav
 
@@ -50,14 +50,16 @@ class Live:
 
     def inputs(self, waveforms: Batch) -> Batch:
         """What a model takes, on the device of the waveforms."""
-        wavs, targets = waveforms.kept, waveforms.targets
+        wavs, targets = waveforms.start_inputs, waveforms.targets
         device = wavs[0].device
         with self.numerics.freezing(device):
-            kept, below = self.upstream.prefix(self.start, wavs)
+            start_inputs, below = self.upstream.prefix(self.start, wavs)
         if not below.layers:
-            empty = empty_states(self.upstream, self.pooled, len(wavs), device)
-            return Batch(empty, kept, targets)
-        return Batch(below.means() if self.pooled else per_utterance(below, False), kept, targets)
+            states = empty_states(self.upstream, self.pooled, len(wavs), device)
+            return Batch(states, start_inputs, targets)
+        return Batch(
+            below.means() if self.pooled else per_utterance(below, False), start_inputs, targets
+        )
 
     def batch(self, indices: Sequence[int], targets: Tensor, device: torch.device | str) -> Batch:
         """The inputs of some utterances on a device."""

@@ -33,19 +33,19 @@ def rounding_difference(
     upstream: Upstream,
     start: int,
     wavs: Sequence[Tensor],
-    kept: Sequence[Tensor],
+    start_inputs: Sequence[Tensor],
     numerics: Numerics,
 ) -> float:
     """Relative error that a rounded start leaves in the time means of the states above it.
 
     Args:
-        kept: of each waveform what stands at ``start`` in the cache.
+        start_inputs: of each waveform what stands at ``start`` in the cache.
     """
     pairs = []
     with numerics.freezing(device_of(upstream)):
-        for wav, stored in zip(wavs, kept, strict=True):
+        for wav, start_input in zip(wavs, start_inputs, strict=True):
             exact = upstream.forward_from(FROM_WAVEFORM, [wav]).means()[:, max(start, 0) :]
-            pairs.append((upstream.forward_from(start, [stored]).means(), exact))
+            pairs.append((upstream.forward_from(start, [start_input]).means(), exact))
     return _relative(pairs)
 
 

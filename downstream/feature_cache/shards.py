@@ -60,8 +60,9 @@ class Shard:
             raise Damaged("its numbers are no floats")
         if check and checksum(stored) != self.facts[audio]["crc"]:
             raise Damaged("a checksum is wrong")
-        kept = stored.get(f"{audio}/kept")
-        return stored[f"{audio}/states"].float(), None if kept is None else kept.float()
+        start_input = stored.get(f"{audio}/kept")
+        states = stored[f"{audio}/states"].float()
+        return states, None if start_input is None else start_input.float()
 
     def check(self) -> None:
         """Read all of it; raises OSError or Damaged."""
@@ -80,8 +81,10 @@ def write_shard(path: Path, items: Mapping[str, Tensor], facts: Mapping[str, Fac
 
 def rounded(item: Item, audio: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], Facts]:
     """The tensors of an item as they are stored, and what is to be known of them."""
-    states, kept = item
-    tensors = {f"{audio}/states": states} | ({} if kept is None else {f"{audio}/kept": kept})
+    states, start_input = item
+    tensors = {f"{audio}/states": states} | (
+        {} if start_input is None else {f"{audio}/kept": start_input}
+    )
     stored = {k: t.detach().to("cpu", dtype).contiguous() for k, t in tensors.items()}
     facts = {
         "crc": checksum(stored),
@@ -104,15 +107,15 @@ def _facts(metadata: Mapping[str, str] | None) -> dict[str, Facts]:
     text = (metadata or {})["items"]
     if (metadata or {})["crc"] != str(_crc(text)):
         raise ValueError("the checksum of its list of items is wrong")
-    found = json.loads(text)
-    if not isinstance(found, dict):
+    listing = json.loads(text)
+    if not isinstance(listing, dict):
         raise ValueError("its list of items is none")
-    for name, facts in found.items():
+    for name, facts in listing.items():
         numbers = [facts[key] for key in NUMBERS] + [facts.get("batch", 0)]
         # A bool is an int, and NaN a float.
         if not all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in numbers):
             raise ValueError(f"what it says of item {name[:12]!r} are no numbers")
-    return found
+    return listing
 
 
 def _crc(text: str) -> int:

@@ -100,12 +100,12 @@ class FeatureCache(Contents):
                     with writing(path, ELSEWHERE) as temporary:
                         temporary.write_text(text, encoding="utf-8")
                 try:
-                    held = hold(path)
+                    lock = hold(path)
                 except FileNotFoundError:
                     continue  # somebody has just cleaned up
                 with contextlib.suppress(OSError):  # a disk that cannot be written to
                     os.utime(path)  # the time of the last use
-                return held
+                return lock
         except OSError as error:
             raise UserError(
                 f"cannot use the cache folder {self.folder}: {error.strerror}; {ELSEWHERE}"
@@ -156,9 +156,9 @@ class FeatureCache(Contents):
         shard: dict[str, Tensor] = {}
         facts: dict[str, Facts] = {}
         size, done, began = 0, 0, time.monotonic()
-        made = tqdm(compute(todo) if todo else (), description, len(todo), unit="clip",
-                    disable=None, leave=False)  # fmt: skip
-        for number, (name, item, seconds, batch) in enumerate(made):
+        items = tqdm(compute(todo) if todo else (), description, len(todo), unit="clip",
+                     disable=None, leave=False)  # fmt: skip
+        for number, (name, item, seconds, batch) in enumerate(items):
             started = time.monotonic()
             self._check_range(item, audio[name])
             tensors, facts[name] = rounded(item, name, self.dtype)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import HeadKeys, Recipe, UpstreamKeys
+from emopeft.downstream.data.keys import HeadKeys, UpstreamKeys
+from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.models.checkpoint import read_adapter
 from emopeft.downstream.models.heads import Head, SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel, active_dropout
@@ -22,8 +23,9 @@ from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
 from emopeft.peft_modules.base import from_parts
 from emopeft.peft_modules.liveness import prove_head_live
 from emopeft.peft_modules.tensors import sharing_copy
-from emopeft.upstream.base import Upstream, same_base
+from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import load as load_upstream
+from emopeft.upstream.identity import same_base
 
 # Options of methods that are whole numbers and no sizes: they may be large.
 NOT_SIZES = ("seed", "prng", "tinit", "tfinal", "deltaT")
@@ -168,12 +170,12 @@ def method_parts(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
 def describe_head(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
     """What methods train in the head, as `peft_modules.apply.describe` says it of the blocks."""
     sizes = patched_sizes(head)
-    found = [(m, names[0].split(".")[0], sizes[m]) for m, names in head.patched.items()]
+    rows = [(m, names[0].split(".")[0], sizes[m]) for m, names in head.patched.items()]
     if adaptation.weighted_sum and head.featurizer.weights is not None:
-        found.append(("ws", "featurizer", head.featurizer.weights.numel()))
+        rows.append(("ws", "featurizer", head.featurizer.weights.numel()))
     return [
         {"method": m, "blocks": "head", "module": place, "count": 1, "each": n, "parameters": n}
-        for m, place, n in found
+        for m, place, n in rows
     ]
 
 
@@ -239,9 +241,9 @@ def rebuild(
         _check_sizes(tensors, config)
     upstream = base_of(config, upstream_path)
     head = config["head"]
-    wanted = {"width": upstream.width, "states": upstream.num_blocks + 1, "outputs": task.outputs}
+    sizes = {"width": upstream.width, "states": upstream.num_blocks + 1, "outputs": task.outputs}
     with _said_of(place), torch.random.fork_rng(devices=[]):
-        for key, value in wanted.items():
+        for key, value in sizes.items():
             if head[key] != value:
                 raise UserError(
                     f"key 'head.{key}' is {head[key]}, and upstream and task ask for {value}; "

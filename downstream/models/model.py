@@ -64,11 +64,11 @@ class AdaptedModel(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Tensor:
-        if not batch.kept:
+        if not batch.start_inputs:
             if isinstance(batch.states, Tensor):
                 return self.head(batch.states, torch.empty(0))
             return self._from_frames(batch.states)
-        hidden = self.upstream.forward_from(self.start, batch.kept)
+        hidden = self.upstream.forward_from(self.start, batch.start_inputs)
         if isinstance(batch.states, Tensor):
             return self.head(torch.cat([batch.states, hidden.means()], dim=1), hidden.lengths)
         upper = torch.stack(hidden.layers, dim=1)
@@ -93,8 +93,8 @@ class AdaptedModel(nn.Module):
         """What the methods add to the loss of an optimiser step, or None."""
         parts = [part for part in self.adaptation.parts if part.sizes]
         terms = [part.method.penalty(self.upstream) for part in parts]
-        found = [term for term in terms if term is not None]
-        return torch.stack(found).sum() if found else None
+        penalties = [term for term in terms if term is not None]
+        return torch.stack(penalties).sum() if penalties else None
 
     def method_progress(self) -> dict[str, Any]:
         """What the methods keep between steps, as tensors and plain data."""
@@ -113,10 +113,10 @@ class AdaptedModel(nn.Module):
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `trainable_state` gave."""
-        own = {f"upstream.{n}": p for n, p in self.upstream.trainable()}
-        own |= {f"head.{n}": t for n, t in self.head.state_dict().items()}
+        tensors = {f"upstream.{n}": p for n, p in self.upstream.trainable()}
+        tensors |= {f"head.{n}": t for n, t in self.head.state_dict().items()}
         with torch.no_grad():
-            for name, tensor in own.items():
+            for name, tensor in tensors.items():
                 tensor.copy_(state[name])
 
     # ---- checkpoints and stages -------------------------------------------------------------
@@ -141,17 +141,17 @@ class AdaptedModel(nn.Module):
             UserError: names, shapes or types do not fit this model, or values are not finite.
         """
         upstream, head = _split(state)
-        own = self.head.state_dict(keep_vars=True)
-        if odd := sorted(own.keys() ^ head.keys()):
+        head_tensors = self.head.state_dict(keep_vars=True)
+        if odd := sorted(head_tensors.keys() ^ head.keys()):
             raise UserError(
                 f"the checkpoint does not fit its head: {len(odd)} tensors differ, e.g. "
                 f"{odd[0][:200]}; train again"
             )
         for name, tensor in head.items():
-            check_fits("the head of the checkpoint", name, tensor, own[name])
+            check_fits("the head of the checkpoint", name, tensor, head_tensors[name])
         self.adaptation.load(upstream, later_stage)
         for name, tensor in head.items():
-            put(own[name], tensor)
+            put(head_tensors[name], tensor)
 
     def carry(self, state: Mapping[str, Tensor]) -> list[str]:
         """Start this stage where an earlier one ended, of which ``state`` is the kept state.
@@ -164,11 +164,11 @@ class AdaptedModel(nn.Module):
         """
         upstream, head = _split(state)
         left = [f"upstream.{n}" for n in self.adaptation.carry(upstream)]
-        own = self.head.state_dict(keep_vars=True)
+        head_tensors = self.head.state_dict(keep_vars=True)
         for name, tensor in head.items():
-            if name in own and own[name].shape == tensor.shape:
-                check_fits("the earlier stage's head", name, tensor, own[name])
-                put(own[name], tensor)
+            if name in head_tensors and head_tensors[name].shape == tensor.shape:
+                check_fits("the earlier stage's head", name, tensor, head_tensors[name])
+                put(head_tensors[name], tensor)
             else:
                 left.append(f"{IN_HEAD}.{name}")
         return left
@@ -221,16 +221,16 @@ def active_dropout(upstream: Upstream, start: int) -> dict[str, float]:
 
 def _rates(block: nn.Module) -> list[tuple[str, float]]:
     """Dropout's rates in a block: of its modules, and the numbers that its functions take."""
-    found: list[tuple[str, float]] = []
+    rates: list[tuple[str, float]] = []
     for name, module in block.named_modules():
         if not getattr(module, "pretrained", False):
             continue
         if isinstance(module, nn.modules.dropout._DropoutNd):
-            found.append((name, float(module.p)))
+            rates.append((name, float(module.p)))
         for attribute, value in vars(module).items():
             if "dropout" in attribute and isinstance(value, (int, float)):
-                found.append((f"{name}.{attribute}".lstrip("."), float(value)))
-    return [(place, rate) for place, rate in found if rate > 0]
+                rates.append((f"{name}.{attribute}".lstrip("."), float(value)))
+    return [(place, rate) for place, rate in rates if rate > 0]
 
 
 def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

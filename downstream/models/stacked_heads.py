@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.heads import SuperbHead
 
 ALIGNMENT = 16  # floats: rows begin on cache lines
@@ -55,13 +55,13 @@ class StackedHeads:
     def __init__(self, head: SuperbHead, copies: int, keys: TrainKeys):
         self.keys = keys
         self.skip = head.featurizer.skip
-        own = dict(head.named_parameters())
-        own = {LARGE: own.pop(LARGE), **own}
-        self.shapes = {name: p.shape for name, p in own.items()}
-        count = sum(p.numel() for p in own.values())
+        parameters = dict(head.named_parameters())
+        parameters = {LARGE: parameters.pop(LARGE), **parameters}
+        self.shapes = {name: p.shape for name, p in parameters.items()}
+        count = sum(p.numel() for p in parameters.values())
         row = torch.zeros(-(-count // ALIGNMENT) * ALIGNMENT, device=head.projector.weight.device)
         for name, view in self._views(row[None]).items():
-            view[0] = own[name].detach()
+            view[0] = parameters[name].detach()
         self._set(row.repeat(copies, 1), *(torch.zeros(2, copies, len(row), device=row.device)))
         self.steps = [torch.zeros((), device=row.device) for _ in range(copies)]
 
@@ -81,14 +81,14 @@ class StackedHeads:
         self.small = rows.new_zeros(len(rows), rows.shape[1] - self.shapes[LARGE].numel())
 
     def _views(self, rows: Tensor, without: Collection[str] = ()) -> dict[str, Tensor]:
-        found, begin = {}, 0
+        views, begin = {}, 0
         for name, shape in self.shapes.items():
             if name in without:
                 continue
             size = shape.numel()
-            found[name] = rows[:, begin : begin + size].unflatten(1, shape)
+            views[name] = rows[:, begin : begin + size].unflatten(1, shape)
             begin += size
-        return found
+        return views
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -142,9 +142,9 @@ def _json(value: Any) -> str:
 
 def build(metadata: Path | None = None) -> dict[str, str]:
     """File name -> text of every protocol that can be made, each checked by the reader."""
-    made = [*protocols(), *(iemocap_protocols(metadata) if metadata else ())]
+    documents = [*protocols(), *(iemocap_protocols(metadata) if metadata else ())]
     files = {}
-    for protocol in made:
+    for protocol in documents:
         files[f"{protocol['name']}.json"] = text(protocol)
         parse(json.loads(text(protocol)), f"{protocol['name']}.json")
     return files

@@ -67,22 +67,22 @@ def resolve(
             return None
         return names[max(range(len(names)), key=values.__getitem__)]
 
-    found = Resolved(names, class_of)
-    members = _members(protocol, utterances, target, found)
-    _check_members(protocol, members, classes, found)
+    resolved = Resolved(names, class_of)
+    members = _members(protocol, utterances, target, resolved)
+    _check_members(protocol, members, classes, resolved)
     unit, specs = protocol.unit, protocol.folds
     if protocol.rule is not None:
-        _stop(protocol, found, allow_incomplete)
+        _stop(protocol, resolved, allow_incomplete)
         unit, specs = folds_by(
             protocol.rule, members, lambda u: class_of(u) or "", protocol.prefixed
         )
     if unit in ("speaker", "session"):
-        _check_groups(protocol, unit, specs, members, found)
-    found.folds = [_sides(protocol, spec, unit, members) for spec in specs]
-    _stop(protocol, found, allow_incomplete)
-    _check_sides(found)
-    _stop(protocol, found, allow_incomplete)
-    return found
+        _check_groups(protocol, unit, specs, members, resolved)
+    resolved.folds = [_sides(protocol, spec, unit, members) for spec in specs]
+    _stop(protocol, resolved, allow_incomplete)
+    _check_sides(resolved)
+    _stop(protocol, resolved, allow_incomplete)
+    return resolved
 
 
 def key_of(utterance: Utterance, unit: str, prefixed: bool) -> str:
@@ -97,16 +97,16 @@ def label_of(protocol: Protocol, utterance: Utterance) -> str | None:
 
 
 def _members(
-    protocol: Protocol, utterances: Sequence[Utterance], target: Target, found: Resolved
+    protocol: Protocol, utterances: Sequence[Utterance], target: Target, resolved: Resolved
 ) -> list[Utterance]:
     """The utterances that take part: as listed, or all of a known label sorted by id."""
     by_id = {key_of(u, "id", protocol.prefixed): u for u in utterances}
     if len(by_id) != len(utterances):
         counts = Counter(key_of(u, "id", protocol.prefixed) for u in utterances)
         twice = sorted(name for name, n in counts.items() if n > 1)
-        found.errors.append(f"{len(twice)} ids stand twice in the corpus ({some(twice)})")
+        resolved.errors.append(f"{len(twice)} ids stand twice in the corpus ({some(twice)})")
     if protocol.utterances:
-        members = _listed(protocol, by_id, target, found)
+        members = _listed(protocol, by_id, target, resolved)
     else:
         unit = protocol.rule.by if protocol.rule else protocol.unit
         members = [
@@ -120,19 +120,19 @@ def _members(
     taking_part = {u.uid for u in members}
     rest = [u for u in utterances if u.uid not in taking_part]
     prefix = (lambda u: f"{u.corpus}/") if protocol.prefixed else (lambda u: "")
-    found.dropped.update(Counter(prefix(u) + u.emotion if u.emotion else "" for u in rest))
+    resolved.dropped.update(Counter(prefix(u) + u.emotion if u.emotion else "" for u in rest))
     return members
 
 
 def _listed(
-    protocol: Protocol, by_id: Mapping[str, Utterance], target: Target, found: Resolved
+    protocol: Protocol, by_id: Mapping[str, Utterance], target: Target, resolved: Resolved
 ) -> list[Utterance]:
     """The utterances of the protocol's own list."""
-    found.missing = tuple(name for name in protocol.utterances if name not in by_id)
-    if found.missing:
-        found.gaps.append(
-            f"{len(found.missing)} of {len(protocol.utterances)} utterances are not in the "
-            f"corpus ({some(list(found.missing))})"
+    resolved.missing = tuple(name for name in protocol.utterances if name not in by_id)
+    if resolved.missing:
+        resolved.gaps.append(
+            f"{len(resolved.missing)} of {len(protocol.utterances)} utterances are not in the "
+            f"corpus ({some(list(resolved.missing))})"
         )
     members = {name: by_id[name] for name in protocol.utterances if name in by_id}
     other, without = [], []
@@ -142,11 +142,11 @@ def _listed(
         elif target(utterance) is None:
             without.append(name)
     if other:
-        found.errors.append(
+        resolved.errors.append(
             f"{len(other)} utterances are labelled otherwise in the corpus ({some(other)})"
         )
     if without:
-        found.errors.append(f"{len(without)} utterances have no target ({some(without)})")
+        resolved.errors.append(f"{len(without)} utterances have no target ({some(without)})")
     return list(members.values())
 
 
@@ -154,23 +154,23 @@ def _check_members(
     protocol: Protocol,
     members: Sequence[Utterance],
     classes: Sequence[str] | None,
-    found: Resolved,
+    resolved: Resolved,
 ) -> None:
     if not members:
         labels = dict.fromkeys(name for names in protocol.labels.values() for name in names)
         what = f"one of its labels ({', '.join(labels)})" if labels else "a target"
-        found.errors.append(f"no utterance has {what}")
+        resolved.errors.append(f"no utterance has {what}")
         return
     if classes is not None and len(classes) < 2:
-        found.errors.append(f"all utterances are labelled {classes[0]}; two labels are needed")
+        resolved.errors.append(f"all utterances are labelled {classes[0]}; two labels are needed")
     have = Counter(label_of(protocol, u) for u in members)
     wrong = [
         f"{name} {have[name]} instead of {expected}"
         for name, expected in protocol.counts.items()
         if have[name] != expected
     ]
-    if wrong and not found.missing:
-        found.gaps.append(f"utterances differ from the published counts: {', '.join(wrong)}")
+    if wrong and not resolved.missing:
+        resolved.gaps.append(f"utterances differ from the published counts: {', '.join(wrong)}")
 
 
 def _check_groups(
@@ -178,7 +178,7 @@ def _check_groups(
     unit: str,
     specs: Sequence[FoldSpec],
     members: Sequence[Utterance],
-    found: Resolved,
+    resolved: Resolved,
 ) -> None:
     """Speakers or sessions on one side only: of the protocol, or of the corpus."""
     # Where everyone is tested once, a stranger is a mistake; else strangers are trained on.
@@ -190,37 +190,37 @@ def _check_groups(
     present = {key_of(u, unit, protocol.prefixed) for u in members}
     if "" in present and not (unit == "speaker" and protocol.unknown_speakers):
         lacking = [u.id for u in members if not key_of(u, unit, protocol.prefixed)]
-        found.errors.append(f"{len(lacking)} utterances have no {unit} ({some(lacking)})")
+        resolved.errors.append(f"{len(lacking)} utterances have no {unit} ({some(lacking)})")
     strange = sorted(present - named - {""})
     if strange and named == tested:
-        found.errors.append(f"{unit} {some(strange)} of the corpus is unknown to the protocol")
+        resolved.errors.append(f"{unit} {some(strange)} of the corpus is unknown to the protocol")
     if absent := sorted(named - present):
-        found.missing += tuple(absent)
-        found.gaps.append(f"{unit} {some(absent)} of the protocol is not in the corpus")
+        resolved.missing += tuple(absent)
+        resolved.gaps.append(f"{unit} {some(absent)} of the protocol is not in the corpus")
 
 
-def _check_sides(found: Resolved) -> None:
-    for sides in found.folds:
+def _check_sides(resolved: Resolved) -> None:
+    for sides in resolved.folds:
         name = sides.spec.name
-        empty = [_side("test", t, "test") for t, part in sides.tests.items() if not part]
+        empty_sides = [_side("test", t, "test") for t, part in sides.tests.items() if not part]
         for stage, train, dev in sides.stages:
-            empty += [
+            empty_sides += [
                 _side(kind, stage.name, "train")
                 for kind, part in (("train", train), ("dev", dev))
                 if not part
             ]
-        found.errors += [f"fold {name} has no {side} utterance" for side in empty]
-        trained = {found.class_of(u) for _, train, _ in sides.stages for u in train}
-        if not empty and (untrained := [c for c in found.classes if c not in trained]):
-            found.errors.append(f"fold {name} has no training utterance of {some(untrained)}")
+        resolved.errors += [f"fold {name} has no {side} utterance" for side in empty_sides]
+        trained = {resolved.class_of(u) for _, train, _ in sides.stages for u in train}
+        if not empty_sides and (untrained := [c for c in resolved.classes if c not in trained]):
+            resolved.errors.append(f"fold {name} has no training utterance of {some(untrained)}")
 
 
 def _side(kind: str, name: str, usual: str) -> str:
     return kind if name == usual else f"{kind} '{name}'"
 
 
-def _stop(protocol: Protocol, found: Resolved, allow_incomplete: bool) -> None:
-    problems = found.errors + ([] if allow_incomplete else found.gaps)
+def _stop(protocol: Protocol, resolved: Resolved, allow_incomplete: bool) -> None:
+    problems = resolved.errors + ([] if allow_incomplete else resolved.gaps)
     if problems:
         raise UserError(
             f"the corpus does not fit protocol {protocol.name}: {'; '.join(problems[:20])}; "
@@ -238,8 +238,8 @@ def _sides(protocol: Protocol, spec: FoldSpec, unit: str, members: Sequence[Utte
 
     def listed(names: Sequence[str]) -> Utterances:
         if unit in ("speaker", "session"):
-            wanted = set(names)
-            return tuple(u for key, u in zip(keys, members, strict=True) if key in wanted)
+            units = set(names)
+            return tuple(u for key, u in zip(keys, members, strict=True) if key in units)
         return tuple(u for name in names for u in groups.get(name, ()))
 
     tests = {name: listed(names) for name, names in spec.tests.items()}
@@ -251,8 +251,8 @@ def _sides(protocol: Protocol, spec: FoldSpec, unit: str, members: Sequence[Utte
             devs.append(tuple(u for u in members if u.uid not in tested and rule.chooses(u.id)))
         else:
             devs.append(listed(rule))
-    taken = tested | {u.uid for dev in devs for u in dev}
-    others = tuple(u for u in members if u.uid not in taken)
+    uids = tested | {u.uid for dev in devs for u in dev}
+    others = tuple(u for u in members if u.uid not in uids)
     stages = tuple(
         (stage, others if stage.train is None else listed(stage.train), dev)
         for stage, dev in zip(spec.stages, devs, strict=True)

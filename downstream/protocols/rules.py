@@ -86,36 +86,41 @@ def balanced(sizes: dict[str, Sizes], count: int) -> list[list[str]]:
     share = {c: n / count for c, n in total.items()}
     room = [len(sizes) // count + (i < len(sizes) % count) for i in range(count)]
     groups: list[list[str]] = [[] for _ in range(count)]
-    held: list[Sizes] = [Counter() for _ in range(count)]
+    group_sizes: list[Sizes] = [Counter() for _ in range(count)]
     for name in sorted(sizes, key=lambda n: (-sizes[n].total(), n)):
         free = [i for i in range(count) if len(groups[i]) < room[i]]
         # What a group is from its share, each class by itself: rare ones count as much.
-        best = min(free, key=lambda i: (_gain(held[i], sizes[name], share), len(groups[i]), i))
+        best = min(
+            free, key=lambda i: (_gain(group_sizes[i], sizes[name], share), len(groups[i]), i)
+        )
         groups[best].append(name)
-        held[best] += sizes[name]
-    _exchange(groups, held, sizes, list(total))
+        group_sizes[best] += sizes[name]
+    _exchange(groups, group_sizes, sizes, list(total))
     return sorted(sorted(group) for group in groups)
 
 
-def _gain(held: Sizes, more: Sizes, share: dict[str, float]) -> float:
+def _gain(sizes: Sizes, more: Sizes, share: dict[str, float]) -> float:
     """By how much the squared distance from an equal share changes with ``more``."""
     change = 0.0
     for c, n in more.items():
-        before, after = held[c] / share[c] - 1, (held[c] + n) / share[c] - 1
+        before, after = sizes[c] / share[c] - 1, (sizes[c] + n) / share[c] - 1
         change += after * after - before * before
     return round(change, 9)  # not by the last bit
 
 
 def _exchange(
-    groups: list[list[str]], held: list[Sizes], sizes: dict[str, Sizes], classes: Sequence[str]
+    groups: list[list[str]],
+    group_sizes: list[Sizes],
+    sizes: dict[str, Sizes],
+    classes: Sequence[str],
 ) -> None:
     """Change names between groups as long as fewer (group, class) are without an utterance."""
     tries = 0
-    lacking = [(i, c) for i in range(len(groups)) for c in classes if not held[i][c]]
+    lacking = [(i, c) for i in range(len(groups)) for c in classes if not group_sizes[i][c]]
     while lacking:
         i, c = lacking.pop()
         for j in range(len(groups)):
-            if held[i][c] or j == i or not held[j][c]:
+            if group_sizes[i][c] or j == i or not group_sizes[j][c]:
                 continue
             for mine, theirs in itertools.product(sorted(groups[i]), sorted(groups[j])):
                 tries += 1
@@ -123,13 +128,13 @@ def _exchange(
                     return
                 if not sizes[theirs][c]:
                     continue
-                one = held[i] - sizes[mine] + sizes[theirs]
-                other = held[j] - sizes[theirs] + sizes[mine]
-                before = sum(not held[g][k] for g in (i, j) for k in classes)
+                one = group_sizes[i] - sizes[mine] + sizes[theirs]
+                other = group_sizes[j] - sizes[theirs] + sizes[mine]
+                before = sum(not group_sizes[g][k] for g in (i, j) for k in classes)
                 if sum(not g[k] for g in (one, other) for k in classes) < before:
                     groups[i][groups[i].index(mine)] = theirs
                     groups[j][groups[j].index(theirs)] = mine
-                    held[i], held[j] = one, other
+                    group_sizes[i], group_sizes[j] = one, other
                     break
 
 

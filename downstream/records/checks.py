@@ -12,13 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.data.plan import (
-    CLEAN,
-    Plan,
-    PlanRow,
-    fold_audio_hash_of,
-    fold_hash_of,
-)
+from emopeft.downstream.data.fold import CLEAN
+from emopeft.downstream.data.plan import Plan, PlanRow, fold_audio_hash_of, fold_hash_of
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
 from emopeft.downstream.records.schema import FoldFacts
 from emopeft.downstream.records.values import without_nan
@@ -96,18 +91,18 @@ def _plan_problems(result: FoldResult) -> list[str]:
     if Plan.audio_hash_of(audio) != facts.plan.audio_hash:
         problems.append("plan.audio_hash is not that of its folds")
     for corpus in facts.corpora:
-        held = {r.id for r in result.examples if r.id.startswith(f"{corpus.name}/")}
-        if len(held) > corpus.utterances:
+        ids = {r.id for r in result.examples if r.id.startswith(f"{corpus.name}/")}
+        if len(ids) > corpus.utterances:
             problems.append(
                 f"corpus {corpus.name} is said to have {corpus.utterances} utterances, but "
-                f"examples.csv holds {len(held)}"
+                f"examples.csv holds {len(ids)}"
             )
     counts = facts.utterances
     for part, recorded_count in (("train", counts.train), ("dev", counts.dev)):
-        found = sum(row.part == part for row in result.examples)
-        if found != recorded_count:
+        count = sum(row.part == part for row in result.examples)
+        if count != recorded_count:
             problems.append(
-                f"utterances.{part} is {recorded_count}, but examples.csv holds {found}"
+                f"utterances.{part} is {recorded_count}, but examples.csv holds {count}"
             )
     tests = dict.fromkeys(facts.plan.tests, 0)
     for row in result.examples:
@@ -156,9 +151,9 @@ def truth_fits(task: Task, target: Sequence[float], values: Mapping[str, Any]) -
     if len(truths) != len(target) or any(column.classes is not None for column in truths):
         return True
     return all(
-        (math.isnan(wanted) and math.isnan(values[column.name]))
-        or math.isclose(wanted, values[column.name], rel_tol=1e-6, abs_tol=1e-6)
-        for column, wanted in zip(truths, target, strict=True)
+        (math.isnan(truth) and math.isnan(values[column.name]))
+        or math.isclose(truth, values[column.name], rel_tol=1e-6, abs_tol=1e-6)
+        for column, truth in zip(truths, target, strict=True)
     )
 
 
@@ -179,9 +174,10 @@ def measure_problems(
         if name not in recorded or name not in counted:
             problems.append(f"{test}: '{name}' is recorded or counted, but not both")
         elif not same(recorded[name], counted[name]):
-            told, made = short(recorded[name]), short(counted[name])
+            recorded_value, counted_value = short(recorded[name]), short(counted[name])
             problems.append(
-                f"{test}: {name} is recorded as {told}, but the predictions give {made}"
+                f"{test}: {name} is recorded as {recorded_value}, but the predictions give "
+                f"{counted_value}"
             )
     return problems
 
@@ -225,19 +221,19 @@ def identity_problems(facts: FoldFacts) -> list[str]:
     }
     wrong = [name for name, claim in claims.items() if not _within(claim, identity.get(name))]
     methods = identity.get("methods")
-    own = facts.stages[-1].method
+    final_method = facts.stages[-1].method
     if isinstance(methods, dict):
         parts = [{"name": part.name, "options": part.options} for part in facts.method.parts]
-        if methods.get(own if own in methods else "run") != parts:
+        if methods.get(final_method if final_method in methods else "run") != parts:
             wrong.append("methods")
     else:
         wrong.append("methods")
     # Of these the identity holds what can change a result, and the facts hold all.
     for name, whole in (("train", facts.train), ("numerics", facts.numerics.model_dump())):
-        kept = identity.get(name)
+        recorded = identity.get(name)
         chosen = {"select"} if name == "train" and whole.get("select") is None else set()
-        if not isinstance(kept, dict) or any(
-            key not in whole or whole[key] != kept[key] for key in kept.keys() - chosen
+        if not isinstance(recorded, dict) or any(
+            key not in whole or whole[key] != recorded[key] for key in recorded.keys() - chosen
         ):
             wrong.append(name)
     problems = [f"identity.{name} is not that of the facts beside it" for name in wrong]

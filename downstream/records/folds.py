@@ -88,23 +88,23 @@ def write_fold(
         diverged = not_finite(tests, task) or not_finite(dev, task)
         if diverged:
             data = data | {"status": "failed", "reason": diverged, "metrics": {}}
-    made = validated(str(path), FoldFacts, data)
-    if made.status == "failed":
+    fold = validated(str(path), FoldFacts, data)
+    if fold.status == "failed":
         tests, dev = (), ()
-    problems = fold_problems(FoldResult(made, task, list(tests), list(dev), list(examples)))
+    problems = fold_problems(FoldResult(fold, task, list(tests), list(dev), list(examples)))
     if problems:
         raise UserError(f"{path} is not written: {problems[0]}")
-    text = json.dumps(made.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(fold.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     with writing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
         path.unlink(missing_ok=True)  # no moment shows it beside predictions not its own
         write_rows(folder / EXAMPLES, examples, task.target_names)
         for name, rows in ((TESTED, tests), (DEVELOPED, dev)):
-            if made.status == "finished":
+            if fold.status == "finished":
                 write_text(folder / name, predictions_text(rows, task))
             else:
                 (folder / name).unlink(missing_ok=True)
-    return made
+    return fold
 
 
 def read_facts(folder: Path) -> FoldFacts | None:

@@ -97,12 +97,12 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
     data = [fold.facts.to_json() for fold in folds]
     finished = [entry for entry in data if entry["status"] == "finished"]
     seeds = sorted({seed for fold in folds for seed in fold.facts.seeds})
-    there = {(entry["fold"], entry["seed"]) for entry in finished}
+    pairs = {(entry["fold"], entry["seed"]) for entry in finished}
     lacking = [
         {"fold": name, "seed": seed}
         for seed in seeds
         for name in first.plan.folds
-        if (name, seed) not in there
+        if (name, seed) not in pairs
     ]
     return {
         "schema": 2,
@@ -139,10 +139,10 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def distinct(values: Iterable[Any]) -> list[Any]:
     """The different ones of some JSON values, in the order of their first."""
-    found: dict[str, Any] = {}
+    by_digest: dict[str, Any] = {}
     for value in values:
-        found.setdefault(digest(value), value)
-    return list(found.values())
+        by_digest.setdefault(digest(value), value)
+    return list(by_digest.values())
 
 
 def audit_of(folds: Sequence[FoldResult]) -> dict[str, Any]:
@@ -187,12 +187,12 @@ def _statistic(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict
         value = math.nan if value is None else float(value)
         by_fold.setdefault(entry["fold"], []).append(value)
         by_seed.setdefault(entry["seed"], {})[entry["fold"]] = value
-    found = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
-    found["seed_std"] = None
+    statistic = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
+    statistic["seed_std"] = None
     if len(by_seed) > 1 and all(set(of) == set(by_fold) for of in by_seed.values()):
         means = [mean_std(list(of.values()))["mean"] for of in by_seed.values()]
-        found["seed_std"] = mean_std(means)["std"]
-    return found
+        statistic["seed_std"] = mean_std(means)["std"]
+    return statistic
 
 
 def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -61,13 +61,13 @@ def write_record(run: Path) -> dict[str, Any]:
         UserError: a fold folder that is damaged or of another run, or a file that cannot be
             written.
     """
-    made = read_run(run)
-    text = json.dumps(made.record, indent=2, ensure_ascii=False, allow_nan=False)
+    contents = read_run(run)
+    text = json.dumps(contents.record, indent=2, ensure_ascii=False, allow_nan=False)
     with writing(run / RESULT) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
         (run / RESULT).unlink(missing_ok=True)  # no moment shows it beside other predictions
-        write_text(run / TABLE, made.table())
-    return made.record
+        write_text(run / TABLE, contents.table())
+    return contents.record
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -110,21 +110,21 @@ def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
         task, view, problems, warnings = record_v1.examined(run, old)
         return Checked(run, task, view, problems, [*warnings, *_in_future(view, now)])
     recorded = validated(str(path), RecordFacts, data).to_json()
-    made = read_run(run)
+    contents = read_run(run)
     problems = [
-        f"{RESULT} says {where} = {short(told)}, its folds give {short(given)}"
-        for where, told, given in differences(recorded, made.record)
+        f"{RESULT} says {where} = {short(recorded_value)}, its folds give {short(counted_value)}"
+        for where, recorded_value, counted_value in differences(recorded, contents.record)
     ][:20]
-    if not problems and read_text(run / TABLE, LARGEST) != made.table():
+    if not problems and read_text(run / TABLE, LARGEST) != contents.table():
         problems.append(f"its {TABLE} is not that of its folds")
-    problems += made.record["audit"]["leaks"]
-    warnings = [*_in_future(made.record, now), *_copied_seeds(made.folds)]
-    unknown = made.record["audit"]["unknown"]
+    problems += contents.record["audit"]["leaks"]
+    warnings = [*_in_future(contents.record, now), *_copied_seeds(contents.folds)]
+    unknown = contents.record["audit"]["unknown"]
     if unknown:
         warnings.append(
             f"the speakers of {unknown} utterances are unknown: nobody can tell whether they leak"
         )
-    return Checked(run, made.task, made.record, problems, warnings)
+    return Checked(run, contents.task, contents.record, problems, warnings)
 
 
 def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -152,17 +152,17 @@ def _in_future(record: Mapping[str, Any], now: datetime.datetime | None) -> list
 
 def _copied_seeds(folds: Sequence[FoldResult]) -> list[str]:
     """Two seeds of a fold with the same predictions bit for bit: one training under two names."""
-    seen: dict[Any, int] = {}
-    found = []
+    first_seed: dict[Any, int] = {}
+    copies = []
     for fold in folds:
         if not fold.finished:
             continue
         rows = [(test, [r.values for r in of]) for test, of in by_test(fold.tests).items()]
         key = fold.facts.fold, repr(rows)
-        other = seen.setdefault(key, fold.facts.seed)
+        other = first_seed.setdefault(key, fold.facts.seed)
         if other != fold.facts.seed:
-            found.append(
+            copies.append(
                 f"fold {fold.facts.fold}: seeds {other} and {fold.facts.seed} have the same "
                 "predictions bit for bit, as if one had been copied"
             )
-    return found
+    return copies

@@ -6,18 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, StageFacts
 from emopeft.downstream.records.schema import (
     CodeFacts,
-    CorpusFacts,
     DeviceFacts,
     MethodFacts,
     NumericsFacts,
     ParameterFacts,
     Peak,
     PhaseSeconds,
-    PlanFacts,
     RecipeFacts,
-    StageFacts,
     UpstreamFacts,
     Utterances,
 )

@@ -115,14 +115,16 @@ def _problems(record: RecordV1, task: EmotionTask, rows: Sequence[Prediction]) -
         problems.append(f"{tested} are tested of a corpus of {record.corpus.utterances} utterances")
     for entry in record.folds:
         where = f"fold {entry.fold}, seed {entry.seed}"
-        own = groups.pop((entry.fold, entry.seed), None)
-        if own is None:
+        predictions = groups.pop((entry.fold, entry.seed), None)
+        if predictions is None:
             problems.append(f"{where}: there are no predictions")
             continue
-        counted = task.measure(table_of(own, task)) | {"macro_f1": _old_macro_f1(own, task)}
+        counted = task.measure(table_of(predictions, task)) | {
+            "macro_f1": _old_macro_f1(predictions, task)
+        }
         for name in METRICS:
-            told = getattr(entry.metrics, name)
-            problems += _differ(f"{where}: {name}", told, counted[name])
+            recorded_value = getattr(entry.metrics, name)
+            problems += _differ(f"{where}: {name}", recorded_value, counted[name])
         if entry.metrics.confusion != counted["confusion"]:
             problems.append(f"{where}: the confusion matrix is not that of the predictions")
     problems += [f"fold {fold}, seed {seed}: no result" for fold, seed in sorted(groups)]
@@ -131,10 +133,10 @@ def _problems(record: RecordV1, task: EmotionTask, rows: Sequence[Prediction]) -
             {"fold": e.fold, "seed": e.seed, "metrics": {TEST: e.metrics.model_dump()}}
             for e in record.folds
         ]
-        for name, found in summarise(folds, task, [TEST])[TEST].items():
-            for key, value in found.items():
-                told = getattr(record.summary[name], key)
-                problems += _differ(f"summary.{name}.{key}", told, value)
+        for name, statistic in summarise(folds, task, [TEST])[TEST].items():
+            for key, value in statistic.items():
+                recorded_value = getattr(record.summary[name], key)
+                problems += _differ(f"summary.{name}.{key}", recorded_value, value)
     return problems
 
 
@@ -150,9 +152,11 @@ def _old_macro_f1(rows: Sequence[Prediction], task: EmotionTask) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _differ(what: str, told: float | None, counted: float | None) -> list[str]:
-    agree = same(told, counted, TOLERANCE)
-    say = f"{what} is recorded as {short(told)}, but the predictions give {short(counted)}"
+def _differ(what: str, recorded_value: float | None, counted: float | None) -> list[str]:
+    agree = same(recorded_value, counted, TOLERANCE)
+    say = (
+        f"{what} is recorded as {short(recorded_value)}, but the predictions give {short(counted)}"
+    )
     return [] if agree else [say]
 
 

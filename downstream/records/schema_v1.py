@@ -165,13 +165,13 @@ class RecordV1(Open):
         classes, names = self.protocol.classes, self.protocol.folds
         if len(set(classes)) != len(classes) or len(set(names)) != len(names):
             raise ValueError("'protocol' names a class or a fold twice")
-        seen = set()
+        pairs = set()
         for entry in self.folds:
             if entry.fold not in names:
                 raise ValueError(f"fold {entry.fold[:60]!r} is not one of the protocol")
-            if (entry.fold, entry.seed) in seen:
+            if (entry.fold, entry.seed) in pairs:
                 raise ValueError(f"'folds' repeats fold {entry.fold[:60]} of seed {entry.seed}")
-            seen.add((entry.fold, entry.seed))
+            pairs.add((entry.fold, entry.seed))
         if set(self.summary) != set(METRICS):
             raise ValueError(f"'summary' must hold {', '.join(METRICS)}")
         numbers = self.parameters
@@ -183,10 +183,10 @@ class RecordV1(Open):
 
     def missing(self) -> list[dict[str, Any]]:
         """Folds and seeds that are not there."""
-        there = {(entry.fold, entry.seed) for entry in self.folds}
+        pairs = {(entry.fold, entry.seed) for entry in self.folds}
         return [
             {"fold": fold, "seed": seed}
-            for seed in sorted({seed for _, seed in there})
+            for seed in sorted({seed for _, seed in pairs})
             for fold in self.protocol.folds
-            if (fold, seed) not in there
+            if (fold, seed) not in pairs
         ]

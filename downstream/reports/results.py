@@ -53,8 +53,8 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 def method_name(method: Mapping[str, Any]) -> str:
     """The canonical spelling, and what the user asked for where it names a paper's preset."""
-    asked = method["asked"]
-    return f"{method['spec']} ({asked})" if "@" in asked else method["spec"]
+    spelling = method["asked"]
+    return f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
 
 
 def value(metric: Metric, number: float | None) -> str:
@@ -62,13 +62,13 @@ def value(metric: Metric, number: float | None) -> str:
     return NONE if number is None or math.isnan(number) else metric.show(number)
 
 
-def statistic(metric: Metric, found: Mapping[str, Any]) -> str:
+def statistic(metric: Metric, summary: Mapping[str, Any]) -> str:
     """``61.20 ± 3.10`` over folds, with ``(seeds ± 0.40)`` where there are several."""
-    text = value(metric, found["mean"])
-    if text != NONE and found["std"] is not None:
-        text += f" ± {value(metric, found['std'])}"
-    if text != NONE and found["seed_std"] is not None:
-        text += f" (seeds ± {value(metric, found['seed_std'])})"
+    text = value(metric, summary["mean"])
+    if text != NONE and summary["std"] is not None:
+        text += f" ± {value(metric, summary['std'])}"
+    if text != NONE and summary["seed_std"] is not None:
+        text += f" (seeds ± {value(metric, summary['seed_std'])})"
     return text
 
 
@@ -138,11 +138,11 @@ def _cost(record: Mapping[str, Any]) -> str:
     frozen = max(seconds["features"], cost["frozen_seconds"] or 0)
     search = f", search {duration(seconds['tune'])}" if seconds["tune"] else ""
     stored = cost["cache"].get("bytes")
-    kept = f", kept on disk {size(stored)}" if isinstance(stored, (int, float)) else ""
+    on_disk = f", kept on disk {size(stored)}" if isinstance(stored, (int, float)) else ""
     return (
         f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
         f"({percent(parameters['share'])}); frozen part {duration(frozen)}, training "
-        f"{duration(seconds['train'])}{search}; peak memory {', '.join(parts) or NONE}{kept}"
+        f"{duration(seconds['train'])}{search}; peak memory {', '.join(parts) or NONE}{on_disk}"
     )
 
 

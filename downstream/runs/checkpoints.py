@@ -18,11 +18,11 @@ from emopeft.numerics import Numerics
 CONFIG = "adapter.json"
 
 
-def fold_folders(run: Path, wanted: str = "all", seed: int | None = None) -> list[Path]:
+def fold_folders(run: Path, folds: str = "all", seed: int | None = None) -> list[Path]:
     """The trained folds of a run's folder, every seed of each; or the folder itself when it is one.
 
     Args:
-        wanted: "all", or fold names such as ``1,3``.
+        folds: "all", or fold names such as ``1,3``.
         seed: this one only.
     """
     if (run / CONFIG).is_file():
@@ -35,14 +35,14 @@ def fold_folders(run: Path, wanted: str = "all", seed: int | None = None) -> lis
         if (path / CONFIG).is_file() and (match := re.fullmatch(r"fold(.+)_seed(\d+)", path.name))
     }
     names = {name for name, _ in trained}
-    asked = names if wanted == "all" else {x.strip() for x in wanted.split(",")}
-    chosen = [p for (name, s), p in trained.items() if name in asked and seed in (None, s)]
-    missing = sorted(asked - {name for name, s in trained if seed in (None, s)})
+    fold_names = names if folds == "all" else {x.strip() for x in folds.split(",")}
+    chosen = [p for (name, s), p in trained.items() if name in fold_names and seed in (None, s)]
+    missing = sorted(fold_names - {name for name, s in trained if seed in (None, s)})
     if missing or not chosen:
-        there = ", ".join(p.name for p in sorted(trained.values(), key=natural)) or "none"
+        trained_names = ", ".join(p.name for p in sorted(trained.values(), key=natural)) or "none"
         which = f"fold {', '.join(missing)}" if missing else "fold"
         of_seed = "" if seed is None else f" of seed {seed}"
-        raise UserError(f"{run} holds no trained {which}{of_seed}; trained: {there}")
+        raise UserError(f"{run} holds no trained {which}{of_seed}; trained: {trained_names}")
     return sorted(chosen, key=natural)
 
 
@@ -67,10 +67,10 @@ def outputs_of_clip(model: AdaptedModel, wav: Tensor, numerics: Numerics) -> Ten
     device = next(model.parameters()).device
     with numerics.freezing(device):
         pooled = model.head.pooled
-        states, kept = frozen_item(model.upstream, model.start, pooled, wav.to(device))
+        states, start_input = frozen_item(model.upstream, model.start, pooled, wav.to(device))
     batch = Batch(
         states[None] if pooled else [states],
-        [] if kept is None else [kept],
+        [] if start_input is None else [start_input],
         torch.zeros(1, 1, device=device),
     )
     with numerics.training(device):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item
@@ -68,7 +69,7 @@ def estimate(
         total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
-    kept = (
+    frozen_cost = (
         f"{duration(prefix * seconds)} once, for {seconds / 3600:.2f} h of audio; "
         f"{size(stored * seconds)} on disk ({size(stored * 3600)} per hour)"
         if recipe.cache.enabled
@@ -77,7 +78,7 @@ def estimate(
     where = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     return [
         f"Estimated cost on this machine ({where})",
-        f"  frozen part   {kept}",
+        f"  frozen part   {frozen_cost}",
         f"  training      at most {duration(total * tries)} for {len(folds)} folds and "
         f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
     ]
@@ -107,9 +108,9 @@ def _step_seconds(
             outputs = model(batch)
         task.loss(outputs.float(), batch.targets, weights).backward()
         model.zero_grad()
-    taken = _now(device) - started
+    elapsed = _now(device) - started
     model.eval()
-    return taken
+    return elapsed
 
 
 def _now(device: torch.device) -> float:

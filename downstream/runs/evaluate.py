@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build, flatten, read_yaml
 from emopeft.downstream.models.build import restore

@@ -49,7 +49,7 @@ def identity_of(
     for name in NOT_IN_IDENTITY:
         train.pop(name, None)
     train["select"] = recipe.train.select or plan.task.main
-    own = next(iter(blueprints))
+    run_method = next(iter(blueprints))
     return {
         "schema": 2,
         "plan": plan.hash,
@@ -60,15 +60,15 @@ def identity_of(
             "loader": upstream.loader,
             "options": upstream.options,
             "code": upstream.code,
-            "dropout": blueprints[own].dropout_rates() if recipe.upstream.dropout else False,
+            "dropout": blueprints[run_method].dropout_rates() if recipe.upstream.dropout else False,
         },
         "methods": {
-            "run" if method == own else method: [
+            "run" if method == run_method else method: [
                 {"name": m.name, "options": m.options()} for m in adaptation.methods
             ]
             for method, adaptation in adaptations.items()
         },
-        "head": blueprints[own].head,
+        "head": blueprints[run_method].head,
         "train": train,
         "numerics": numerics.describe(accelerator.device),
         "cache": recipe.cache.dtype if recipe.cache.enabled else "off",

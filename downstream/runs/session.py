@@ -12,9 +12,11 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
-from emopeft.downstream.data.recipe import Recipe, TrainKeys
+from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
@@ -159,8 +161,8 @@ def examples_of(
 
 def chosen_examples(recipe: Recipe, plan: Plan) -> list[Example]:
     """All distinct examples of the chosen folds, by key."""
-    found = {e.key: e for fold in plan.choose(recipe.folds) for e in fold.examples()}
-    return [found[key] for key in sorted(found)]
+    by_key = {e.key: e for fold in plan.choose(recipe.folds) for e in fold.examples()}
+    return [by_key[key] for key in sorted(by_key)]
 
 
 def numerics_of(recipe: Recipe) -> Numerics:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.plan import Fold, Stage
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.fold import Fold, Stage
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
@@ -84,8 +84,8 @@ def _train_stage(
     def trainer(rate: float, path: Any) -> Trainer:
         return _trainer(session, work, stage, before, keys, rate, path)
 
-    if not last and (kept := _kept(place)) is not None:  # a later stage was interrupted
-        return kept, trainer(kept.lr, None)
+    if not last and (earlier := _kept(place)) is not None:  # a later stage was interrupted
+        return earlier, trainer(earlier.lr, None)
     outcome, ready = _search(session, work, stage, keys, trainer)
     if not last:
         _keep(session, place, outcome)

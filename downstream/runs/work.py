@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from emopeft.downstream.data.plan import Fold, Stage
+from emopeft.downstream.data.fold import Fold, Stage
 from emopeft.downstream.training.selection import Fit
 
 

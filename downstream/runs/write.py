@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emopeft import __version__
-from emopeft.downstream.data.plan import Example, Stage
+from emopeft.downstream.data.fold import Example, Stage
 from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
@@ -191,15 +191,15 @@ def _plan(session: Session) -> dict[str, Any]:
 
 
 def _corpora(session: Session) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for corpus in session.data.corpora:
-        own = {e.uid for e in session.plan.examples() if e.utterance.corpus == corpus.name}
-        hours = sum(session.plan.seconds[uid] for uid in own) / 3600
-        found.append(
+        uids = {e.uid for e in session.plan.examples() if e.utterance.corpus == corpus.name}
+        hours = sum(session.plan.seconds[uid] for uid in uids) / 3600
+        rows.append(
             {"name": corpus.name, "title": corpus.title, "licence": corpus.licence,
-             "utterances": len(own), "hours": hours}
+             "utterances": len(uids), "hours": hours}
         )  # fmt: skip
-    return found
+    return rows
 
 
 def _upstream(session: Session) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def render(
 def _measured(folder: Path) -> dict[str, dict[str, float]]:
     """Per test of the fold its metrics; {} for a folder without results, such as an import's."""
     try:
-        found = read_json(folder / "fold.json")["metrics"]
-        return {str(test): _numbers(metrics) for test, metrics in found.items()}
+        by_test = read_json(folder / "fold.json")["metrics"]
+        return {str(test): _numbers(metrics) for test, metrics in by_test.items()}
     except (UserError, KeyError, TypeError, AttributeError):
         return {}
 

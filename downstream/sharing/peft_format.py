@@ -35,15 +35,15 @@ def write(
 
     They are written of a model that peft itself made of them and that gives the same states.
     """
-    found = _only_tuner(model)
-    if found is None:
+    injection = _only_tuner(model)
+    if injection is None:
         return None
-    names = found.config.target_modules
+    names = injection.config.target_modules
     # A pattern, which must fit from the first letter on: on a larger model (Whisper with its
     # decoder) a list of names would match somewhere else and load nothing, with a warning only.
     # Lily needs the list: its layers share tensors by the name that matched them.
     for targets in ("|".join(map(re.escape, sorted(names))), names):
-        wrapped = _wrapped(found, targets, model, config, upstream_path, encoder)
+        wrapped = _wrapped(injection, targets, model, config, upstream_path, encoder)
         if wrapped is not None:
             break
     else:
@@ -60,7 +60,7 @@ def write(
 
 
 def _wrapped(
-    found: Injected,
+    injection: Injected,
     targets: Any,
     model: AdaptedModel,
     config: dict[str, Any],
@@ -71,7 +71,7 @@ def _wrapped(
     from peft import get_peft_model
 
     fresh = base_of(config, upstream_path)
-    settings = copy.deepcopy(found.config)
+    settings = copy.deepcopy(injection.config)
     settings.base_model_name_or_path = card.Base.of(fresh, config["upstream"]).name
     settings.revision = fresh.revision
     settings.target_modules = targets
@@ -113,9 +113,9 @@ def _only_tuner(model: AdaptedModel) -> Injected | None:
     tuners = list(injected(upstream).values())
     if len(tuners) != 1 or not hasattr(upstream, "model"):
         return None
-    own = {id(p) for p in tuners[0].tuner.model.parameters()}
+    tuner_ids = {id(p) for p in tuners[0].tuner.model.parameters()}
     patched = {id(p) for n, p in upstream.trainable() if "default" in n.split(".")}
-    if any(id(p) not in own or id(p) not in patched for _, p in upstream.trainable()):
+    if any(id(p) not in tuner_ids or id(p) not in patched for _, p in upstream.trainable()):
         return None
     # transformers' own WavLM attention does not call its projections (PROTOCOLS.md, trap 1).
     return None if upstream.options.get("model_type") == "wavlm" else tuners[0]

@@ -197,8 +197,8 @@ class Task:
 
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            own = targets.expand(len(leaf), -1, -1), weights.expand(len(leaf), -1)
-            losses = torch.stack([self.loss(*one) for one in zip(leaf, *own, strict=True)])
+            per_model = targets.expand(len(leaf), -1, -1), weights.expand(len(leaf), -1)
+            losses = torch.stack([self.loss(*one) for one in zip(leaf, *per_model, strict=True)])
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.training.batching import micro_batches
 
@@ -25,16 +25,16 @@ def outputs_of(
 ) -> Tensor:
     """Outputs (len(indices), outputs) in float32 on the CPU, computed by all processes."""
     model.eval()
-    own = list(indices)[accelerator.process_index :: accelerator.num_processes]
+    local_indices = list(indices)[accelerator.process_index :: accelerator.num_processes]
     budget = math.inf if examples.preloaded is not None else keys.batch_seconds * 2
-    groups = micro_batches(own, examples.seconds, budget)
-    found: list[tuple[int, Tensor]] = []
+    groups = micro_batches(local_indices, examples.seconds, budget)
+    pairs: list[tuple[int, Tensor]] = []
     batches = examples.prefetch(groups, accelerator.device)
     for group, inputs in zip(groups, batches, strict=True):
-        found += zip(group, precise(model(inputs)).cpu(), strict=True)
+        pairs += zip(group, precise(model(inputs)).cpu(), strict=True)
     if accelerator.num_processes > 1:
-        found = gather_object(found)
-    by_index = dict(found)
+        pairs = gather_object(pairs)
+    by_index = dict(pairs)
     return torch.stack([by_index[i] for i in indices])
 
 

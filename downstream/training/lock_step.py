@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.models.grouped_heads import GroupedHeads
-from emopeft.downstream.training.probes import BLOCK, SAVE_SECONDS, Probe, gather
+from emopeft.downstream.training.gathering import gather
+from emopeft.downstream.training.probes import BLOCK, SAVE_SECONDS, Probe
 from emopeft.downstream.training.selection import shares
 from emopeft.errors import UserError
 
@@ -58,13 +59,13 @@ class Epoch:
         # kind that the task knows.
         place = torch.arange(size).expand(probe.per_epoch, -1)
         start = torch.arange(probe.per_epoch)[:, None] * probe.keys.batch_size
-        there = (place < probe.keys.batch_size) & (start + place < len(order))
-        chosen = order[torch.where(there, start + place, start)]
+        in_batch = (place < probe.keys.batch_size) & (start + place < len(order))
+        chosen = order[torch.where(in_batch, start + place, start)]
         device = probe.device
         return cls(
             probe.train[chosen].to(device),
             probe.targets[chosen.to(device)],
-            shares(probe.weights[chosen] * there).to(device),
+            shares(probe.weights[chosen] * in_batch).to(device),
         )
 
 

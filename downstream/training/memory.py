@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.errors import UserError
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.heads import Head, SuperbHead
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order
+from emopeft.downstream.training.gathering import gather
 from emopeft.downstream.training.selection import (
     Diverged,
     Selection,
@@ -282,24 +283,3 @@ class Probe:
                 f"{self.checkpoint} is not the progress of this training ({error}); delete it to "
                 "train this fold from its start"
             ) from None
-
-
-def gather(
-    means: Tensor, indices: Tensor, buffer: Tensor, standard: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """The means of some utterances, contiguous, standardised where there is something to do it by.
-
-    Args:
-        means: (utterances, states, width).
-        indices: (...,), on its device.
-        buffer: is filled, where it has the shape of what is returned: (..., states, width).
-        standard: mean and scale, as (states, width) or, of ..., with more axes.
-    """
-    shape = (*indices.shape, *means.shape[1:])
-    if buffer.shape != shape:
-        buffer = torch.empty(shape, device=means.device)
-    flat = buffer.view(-1, *means.shape[1:])
-    torch.index_select(means, 0, indices.reshape(-1), out=flat)
-    if standard is not None:
-        buffer.sub_(standard[0]).div_(standard[1])
-    return buffer

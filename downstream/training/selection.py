@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 

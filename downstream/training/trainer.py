@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
@@ -190,14 +190,14 @@ class Trainer:
         each group is run again, with the same dropout, and propagates its rows.
         """
         world = self.accelerator.num_processes
-        groups, own = self._groups(batch)
+        groups, has_examples = self._groups(batch)
         weights = torch.tensor([self.weights[i] for i in batch], dtype=torch.float64)
         share = dict(zip(batch, shares(weights).tolist(), strict=True))
         rows: dict[int, Tensor] = {}
         whole = torch.zeros((), device=self.accelerator.device)
         direct = self.task.additive or (world == 1 and len(groups) == 1)
         if not direct:
-            whole, rows = self._rows(batch, groups if own else [], share)
+            whole, rows = self._rows(batch, groups if has_examples else [], share)
         self._seed_dropout()
         total = torch.zeros((), device=self.accelerator.device)
         for number, group in enumerate(groups):
@@ -209,12 +209,12 @@ class Trainer:
                 outputs = precise(self.model(inputs))
                 # Processes average their gradients: times their number gives the sum.
                 if direct:
-                    part = outputs.new_tensor([share[i] * world * own for i in group])
+                    part = outputs.new_tensor([share[i] * world * has_examples for i in group])
                     loss = self.task.loss(outputs, inputs.targets.to(outputs.dtype), part)
                 else:
                     zero = torch.zeros(outputs.shape[1])
                     gradient = torch.stack([rows.get(i, zero) for i in group]).to(outputs)
-                    loss = (outputs * gradient).sum() * (world * own)
+                    loss = (outputs * gradient).sum() * (world * has_examples)
                 penalty = self.plain.penalty() if last else None
                 self.accelerator.backward(loss if penalty is None else loss + penalty)
             total += loss.detach() / world
@@ -233,26 +233,26 @@ class Trainer:
         gradients with weight zero.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        own = sorted(batch, key=lambda i: (self.examples.seconds[i], i))[rank::world]
-        if not own:
+        local_batch = sorted(batch, key=lambda i: (self.examples.seconds[i], i))[rank::world]
+        if not local_batch:
             return [batch[:1]], False
         if self.examples.preloaded is not None:
-            return [own], True
-        return micro_batches(own, self.examples.seconds, self.keys.batch_seconds), True
+            return [local_batch], True
+        return micro_batches(local_batch, self.examples.seconds, self.keys.batch_seconds), True
 
     def _rows(
         self, batch: list[int], groups: list[list[int]], share: dict[int, float]
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The loss of a whole batch, and its gradient at the outputs of each utterance."""
         self._seed_dropout()
-        found: list[tuple[int, Tensor]] = []
+        pairs: list[tuple[int, Tensor]] = []
         with torch.no_grad(), self.accelerator.autocast():
             for group in groups:
                 inputs = self.examples.batch(group, self.accelerator.device)
-                found += zip(group, precise(self.plain(inputs)).cpu(), strict=True)
+                pairs += zip(group, precise(self.plain(inputs)).cpu(), strict=True)
         if self.accelerator.num_processes > 1:
-            found = gather_object(found)
-        outputs = dict(found)
+            pairs = gather_object(pairs)
+        outputs = dict(pairs)
         whole = torch.stack([outputs[i] for i in batch])
         targets = self.examples.targets[batch].to(whole.dtype)
         weights = whole.new_tensor([share[i] for i in batch])

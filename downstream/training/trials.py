@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.selection import Diverged, Fit, Selection, best_of
 

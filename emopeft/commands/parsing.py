@@ -34,10 +34,10 @@ class Once(argparse.Action):
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
-        seen = namespace.__dict__.setdefault("_seen", set())
-        if option_string is not None and self.dest in seen:
+        dests = namespace.__dict__.setdefault("_seen", set())
+        if option_string is not None and self.dest in dests:
             raise argparse.ArgumentError(self, "is given twice; take one")
-        seen.add(self.dest)
+        dests.add(self.dest)
         setattr(namespace, self.dest, values)
 
 

@@ -10,8 +10,8 @@ import random
 import pytest
 
 from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.plan import (
-    Example,
     Plan,
     fold_audio_hash_of,
     fold_hash_of,

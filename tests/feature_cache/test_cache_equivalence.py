@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 import run_downstream
-from emopeft.downstream.data.recipe import CacheKeys, TrainKeys
+from emopeft.downstream.data.keys import CacheKeys, TrainKeys
 from emopeft.downstream.feature_cache import extracting
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.feature_cache.frozen import (
@@ -256,7 +256,7 @@ def test_nothing_is_kept_for_backward_below_what_trains(tmp_path: Path, spec: st
         saved_bytes(lambda: batches.append(live.batch(range(3), torch.zeros(3, 1), "cpu"))) == 0
     )  # the front end in train mode included (trap 4)
     batch = batches[0]
-    assert not any(x.requires_grad for x in batch.kept)
+    assert not any(x.requires_grad for x in batch.start_inputs)
     ran: list[int] = []
     inner = upstream.run_block
     upstream.run_block = lambda i, *rest: ran.append(i) or inner(i, *rest)  # type: ignore[method-assign,func-returns-value]

@@ -39,7 +39,9 @@ def paths(tmp_path: Path) -> list[Path]:
 
 def same(one: Batch, other: Batch) -> bool:
     pairs = list(zip(one.tensors(), other.tensors(), strict=True))
-    return len(one.kept) == len(other.kept) and all(torch.equal(a, b) for a, b in pairs)
+    return len(one.start_inputs) == len(other.start_inputs) and all(
+        torch.equal(a, b) for a, b in pairs
+    )
 
 
 def difference(one: Batch, other: Batch) -> float:
@@ -296,7 +298,7 @@ def test_what_the_thread_cannot_read_is_raised_to_who_asks(
     examples = examples_of(tiny("hubert_base_like"), 1, True, paths, tmp_path, enabled=False)
     paths[2].write_text("no audio")
     batches = examples.prefetch([[0], [1], [2]], "cpu")
-    assert len(next(batches).kept) == len(next(batches).kept) == 1
+    assert len(next(batches).start_inputs) == len(next(batches).start_inputs) == 1
     with pytest.raises(UserError, match=str(paths[2])):
         next(batches)
 

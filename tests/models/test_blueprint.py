@@ -9,7 +9,7 @@ import torch
 
 from emopeft.downstream.models.build import Blueprint
 from emopeft.downstream.models.heads import make_head
-from emopeft.upstream.base import weights_hash
+from emopeft.upstream.identity import weights_hash
 from tests.models.folds import HEAD, blueprint, outputs
 from tests.peft_modules.cases import SMALL, base, batch_of
 from tests.peft_modules.test_battery import train

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from emopeft.downstream.data.plan import Example, Plan
+from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.plan import Plan
 from emopeft.errors import UserError
 from tests.protocols.cases import (
     SHIPPED,

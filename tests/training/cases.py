@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.models.heads import SuperbHead, make_head
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask

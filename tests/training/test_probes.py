@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.model import AdaptedModel

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from emopeft.downstream.data.recipe import TrainKeys
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.heads import make_head
 from emopeft.downstream.models.model import AdaptedModel

@@ -1,21 +1,19 @@
 """The battery every upstream passes: DESIGN.md, "What must hold", points 1 and 2, and more.
 
 A new family is one row in tests/tiny.py. What must hold of the states holds on every device there
-is, against transformers on the CPU.
+is; `test_parity` holds them against transformers on the CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,136 +22,18 @@ from emopeft.upstream.base import FROM_FEATURES, FROM_WAVEFORM, Upstream
 from emopeft.upstream.catalogue import load
 from emopeft.upstream.demo import fill
 from emopeft.upstream.states import HiddenStates, mask_of
-from tests.shared import SHARED
-from tests.tiny import TINY, plain, tiny
-
-REAL = {
-    "whisper_tiny.en": "whisper-tiny.en-encoder",
-    "whisper_base": "whisper-base-encoder",
-    "moonshine_tiny": "moonshine-tiny-encoder",
-}
-WEIGHTLESS = ["demo", "fbank", "egemaps"]
-
-
-@functools.cache
-def get(name: str) -> Upstream:
-    if name in REAL:
-        if SHARED is None:
-            pytest.skip("no real encoders: set EMOPEFT_SHARED or put them at ../shared")
-        return load(name, SHARED / "models" / REAL[name])
-    return TINY[name]() if name in TINY else load(name)
-
-
-@functools.cache
-def on(name: str, device: torch.device) -> Upstream:
-    """The upstream of this name, moved."""
-    upstream = get(name)
-    return upstream if device.type == "cpu" else copy.deepcopy(upstream).to(device)
-
-
-def allowed(device: torch.device, on_cpu: float) -> float:
-    """How far states may be apart, relative to the largest.
-
-    Other devices add in another order, and in another one for every shape; in float32 without TF32
-    that is some 1e-6 a layer, which final norms magnify.
-    """
-    return on_cpu if device.type == "cpu" else max(on_cpu, 5e-4)
-
-
-@functools.cache
-def clips() -> list[Tensor]:
-    """Four clips, two of the same length, none a multiple of the stride."""
-    generator = torch.Generator().manual_seed(1)
-    return [0.1 * torch.randn(n, generator=generator) + 0.02 for n in (16000, 9001, 16000, 4321)]
-
-
-ALL = [*TINY, *WEIGHTLESS, *REAL]
-every = pytest.mark.parametrize("name", ALL)
-
-
-def furthest(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
-    ours, theirs = ours.cpu(), theirs.cpu()
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
-def assert_same(ours: HiddenStates, theirs: HiddenStates, tolerance: float = 0.0) -> None:
-    """The same states on the valid frames."""
-    assert len(ours.layers) == len(theirs.layers)
-    assert torch.equal(ours.lengths, theirs.lengths)
-    assert {x.device for x in [*ours.layers, ours.lengths]} == {theirs.lengths.device}
-    valid = mask_of(theirs.lengths, theirs.layers[0].shape[1])
-    for a, b in zip(ours.layers, theirs.layers, strict=True):
-        assert furthest(a[valid], b[valid]) <= tolerance
-
-
-# ---- parity with transformers --------------------------------------------------------------
-
-
-def reference(model: Any, inputs: Tensor) -> list[Tensor]:
-    """All states of transformers' own forward; the last one after the final norm (trap 12)."""
-    with torch.no_grad():
-        output = model(inputs, output_hidden_states=True)
-    return [*output.hidden_states[:-1], output.last_hidden_state]
-
-
-def reference_model(name: str) -> Any:
-    if name in REAL:
-        from emopeft.upstream.hub import FAMILIES
-
-        kind = FAMILIES[name.split("_")[0]].model_class()
-        assert SHARED is not None
-        return kind.from_pretrained(SHARED / "models" / REAL[name], dtype=torch.float32).eval()
-    return plain(name)
-
-
-@pytest.mark.parametrize("name", [*TINY, *REAL])
-def test_parity_with_transformers(name: str, device: torch.device) -> None:
-    upstream, model, wav = get(name), reference_model(name), clips()[0]
-    if "whisper" in name:  # parity needs its 30 s window (trap 7)
-        upstream = (
-            tiny(name, window="30s") if name in TINY else load(name, upstream.source, window="30s")
-        )
-        extractor = transformers.WhisperFeatureExtractor()
-        inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt").input_features
-    elif getattr(upstream, "normalize", False):
-        extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
-        inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt").input_values
-    else:
-        inputs = wav[None]
-    # Its attention is another order of additions; the normaliser adds in another order, too.
-    exact = "wavlm" not in name and not getattr(upstream, "normalize", False)
-    upstream = copy.deepcopy(upstream).to(device)
-    ours, theirs = upstream([wav]).layers, reference(model, inputs)
-    assert len(ours) == len(theirs) == upstream.num_blocks + 1
-    differences = [furthest(a, b) for a, b in zip(ours, theirs, strict=True)]
-    assert max(differences) <= allowed(device, 0.0 if exact else 5e-6), differences
-
-
-@pytest.mark.parametrize("name", [n for n in TINY if "large" in n or n == "data2vec"])
-def test_parity_is_exact_behind_the_normaliser(name: str, device: torch.device) -> None:
-    upstream, wav = on(name, device), clips()[0]
-    normalised = (wav - wav.mean()) / (wav.var(unbiased=False) + 1e-7).sqrt()
-    ours, theirs = upstream([wav]).layers, reference(plain(name), normalised[None])
-    exact = "wavlm" not in name
-    assert max(map(furthest, ours, theirs)) <= allowed(device, 0.0 if exact else 5e-6)
-
-
-def test_normalisation_follows_the_preprocessor() -> None:
-    def normalizes(name: str, preprocessor: dict[str, Any]) -> bool:
-        from emopeft.upstream.speech import SpeechUpstream
-
-        upstream = SpeechUpstream(plain(name), preprocessor).seal()
-        loud, quiet = upstream.extract([clips()[0], 0.1 * clips()[0]])
-        assert (furthest(quiet, loud) < 1e-3) == upstream.normalize
-        assert upstream.options["normalize"] is upstream.normalize
-        return upstream.normalize
-
-    # With layer norms in the CNN, loudness would still show without normalisation.
-    assert normalizes("hubert_large_like", {}) is True
-    assert normalizes("hubert_large_like", {"do_normalize": False}) is False
-    assert tiny("hubert_base_like").options["normalize"] is False
-    assert tiny("data2vec").options["normalize"] is True
+from tests.tiny import TINY, tiny
+from tests.upstream.upstreams import (
+    ALL,
+    REAL,
+    allowed,
+    assert_same,
+    clips,
+    every,
+    furthest,
+    get,
+    on,
+)
 
 
 class OneDevice(TorchDispatchMode):
@@ -322,7 +202,7 @@ def test_one_sample_less_is_too_short(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*TINY, "demo", "fbank", "whisper_tiny.en"])
 def test_weights_hash(name: str) -> None:
-    from emopeft.upstream.base import weights_hash
+    from emopeft.upstream.identity import weights_hash
 
     upstream = get(name)
     assert len(upstream.weights) == 64

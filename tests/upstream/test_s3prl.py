@@ -15,9 +15,10 @@ from torch import Tensor
 
 from emopeft.errors import UserError
 from emopeft.guard import set_audio_backend
-from emopeft.upstream.base import FROM_WAVEFORM, Upstream, same_base
+from emopeft.upstream.base import FROM_WAVEFORM, Upstream
 from emopeft.upstream.catalogue import find, load
 from emopeft.upstream.demo import fill
+from emopeft.upstream.identity import same_base
 from emopeft.upstream.s3prl_collection import CollectionUpstream
 from emopeft.upstream.s3prl_eval import harmless
 from emopeft.upstream.s3prl_names import contents_digest, s3prl_names

@@ -1,0 +1,87 @@
+"""A fold of a plan: its stages in order and its tests, down to the example.
+
+A fold is an ordered list of stages (as a rule one, called "train"), each with a training and a dev
+part, and a named set of tests (as a rule one, called "test"). An example is an utterance in a view:
+as it was recorded ("clean"), or transformed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from emopeft.downstream.corpora.base import Utterance
+
+CLEAN = "clean"  # the view of an utterance as it was recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An utterance in a view, with its weight in the loss of its stage."""
+
+    utterance: Utterance
+    view: str = CLEAN
+    weight: float = 1.0
+
+    @property
+    def uid(self) -> str:
+        """corpus/id."""
+        return self.utterance.uid
+
+    @property
+    def key(self) -> str:
+        """What an encoder's states are kept by: corpus/id, and @view where it is not clean."""
+        return self.uid if self.view == CLEAN else f"{self.uid}@{self.view}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training within a fold; the next one goes on with what it gives.
+
+    Attributes:
+        method: trained in this stage; None: the run's.
+        freeze: parts that do not train in this stage.
+        keys: of the recipe's section ``train``, replaced in this stage.
+    """
+
+    name: str
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    method: str | None = None
+    freeze: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def head(self) -> dict[str, Any]:
+        """All of a stage but its examples, as JSON."""
+        return {
+            "name": self.name,
+            "method": self.method,
+            "freeze": list(self.freeze),
+            "keys": dict(self.keys),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One fold: its stages in order, and its tests by name, in order."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    tests: Mapping[str, tuple[Example, ...]]
+
+    def parts(self) -> Iterator[tuple[str, str, tuple[Example, ...]]]:
+        """(part, set, examples): train and dev of each stage in order, then each test."""
+        for stage in self.stages:
+            yield "train", stage.name, stage.train
+            yield "dev", stage.name, stage.dev
+        for name, examples in self.tests.items():
+            yield "test", name, examples
+
+    def heads(self) -> list[dict[str, Any]]:
+        """`Stage.head` of each stage, in order."""
+        return [stage.head() for stage in self.stages]
+
+    def examples(self) -> list[Example]:
+        """All distinct examples (by key), in the order of `parts`."""
+        return list({e.key: e for _, _, part in self.parts() for e in part}.values())

@@ -1,0 +1,116 @@
+"""The keys of a recipe, section by section: type, default, what it is, and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from emopeft.downstream.data.values import SHARE, Range, key, positive
+from emopeft.numerics import PRECISIONS
+
+Mapping = dict[str, Any]
+
+
+@dataclasses.dataclass
+class UpstreamKeys:
+    name: str = key("hubert", "see --list upstreams; hf:ORG/NAME; s3prl:NAME")
+    path: str | None = key(None, "a local directory as written by save_pretrained")
+    revision: str | None = key(None, "the hub's commit; the newest is taken and recorded if unset")
+    window: str = key("clip", "Whisper: work on the clip, or pad it to 30 s", ("clip", "30s"))
+    dropout: bool = key(False, "the encoder's own dropout in the blocks that train")
+
+
+@dataclasses.dataclass
+class CorpusKeys:
+    name: str | None = key(None, "see --list corpora")
+    data: str | dict[str, str] | None = key(
+        None, "where it lies; several corpora: name and place of each; else EMOPEFT_<NAME> is asked"
+    )
+    options: Mapping = key({}, "what the corpus' reader takes beside the place")
+    allow_incomplete: bool = key(False, "run although files of the published corpus are missing")
+
+
+@dataclasses.dataclass
+class HeadKeys:
+    name: str = key("superb", "superb, or PEFT-SER's conv", ("superb", "conv"))
+    layers: str = key(
+        "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
+    )
+    hidden: int = key(256, "width of the head", range=positive(65_536))
+    dropout: float = key(0.1, "of the conv head", range=SHARE)
+    standardise: bool | None = key(
+        None, "standardise a frozen upstream's means on the training part; unset: as it needs"
+    )
+
+
+@dataclasses.dataclass
+class TrainKeys:
+    optimizer: str = key("adam", "adam, adamw or sgd", ("adam", "adamw", "sgd"))
+    lr: float = key(1e-3, "learning rate", range=positive(1e6))
+    head_lr: float | None = key(
+        None,
+        "of the head beside an upstream that trains; unset: the same as lr",
+        range=positive(1e6),
+    )
+    weight_decay: float = key(0.0, "of the optimiser", range=Range(0, 1e6))
+    schedule: str = key(
+        "constant", "of the learning rate", ("constant", "linear", "cosine", "plateau")
+    )
+    warmup: float = key(0.0, "share of the steps in which the rate rises from zero", range=SHARE)
+    steps: int | None = key(None, "optimiser steps (or give epochs)", range=positive(10**8))
+    epochs: float | None = key(
+        30, "passes over the training part (or give steps)", range=positive(10**6)
+    )
+    batch_size: int = key(32, "utterances per optimiser step", range=positive(10**6))
+    batch_seconds: float = key(
+        60.0,
+        "padded seconds of audio in memory at once; a step is split into as many as it takes",
+        range=positive(10**7),
+    )
+    clip: float | None = key(1.0, "largest norm of the gradient", range=positive(1e12))
+    eval_every: int | None = key(
+        None, "steps between evaluations; unset: every epoch", range=positive(10**8)
+    )
+    patience: int | None = key(
+        8,
+        "evaluations without a better dev metric before stopping; null: never",
+        range=positive(10**8),
+    )
+    select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
+    class_weights: str = key(
+        "none",
+        "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "
+        "divided by the sum of its weights)",
+        ("none", "balanced"),
+    )
+    precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)
+    tf32: bool = key(False, "let a GPU round fp32 products to TF32 (faster, three digits)")
+    deterministic: bool = key(False, "only operations that repeat to the bit (slower on a GPU)")
+    compile: bool = key(False, "compile the blocks that train (torch.compile)")
+    checkpointing: bool = key(
+        False, "keep no activations inside the blocks that train, compute them again (less memory)"
+    )
+    tune: str = key("none", "none, or lr: choose it by the dev metric", ("none", "lr"))
+    lr_grid: list[float] = key(
+        [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7],
+        "the rates that tune=lr tries",
+        range=positive(1e6),
+    )
+
+
+@dataclasses.dataclass
+class CacheKeys:
+    dir: str | None = key(None, "where frozen parts are kept; else $EMOPEFT_CACHE or ~/.cache")
+    dtype: str = key("fp32", "their format on disk", ("fp32", "fp16", "bf16"))
+    limit: float | None = key(
+        None,
+        "GB that all caches together may take; the least recently used make room",
+        range=positive(10**9),
+    )
+    precision: str = key("fp32", "in which the frozen part is computed", PRECISIONS)
+    batch_seconds: float | None = key(
+        None,
+        "seconds of audio extracted at once; unset: one clip on a CPU, 600 on a GPU",
+        range=positive(10**7),
+    )
+    enabled: bool = key(True, "false: the frozen part is computed anew in every step")
