@@ -26,4 +26,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     known = list(known)
     near = nearest(name, known)
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
-    return UserError(f"unknown {kind} '{name}': {hint}")
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return UserError(f"unknown {kind} '{shown}': {hint}")

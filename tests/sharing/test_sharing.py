@@ -207,7 +207,8 @@ def execute(code: str, where: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=where, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "HOME": str(where)},
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HF_HUB_OFFLINE": "1", "HOME": str(where),
+             "OMP_NUM_THREADS": str(torch.get_num_threads())},  # bf16 rounds with their number
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
