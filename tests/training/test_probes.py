@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.models.stacked_heads import StackedHeads
+from emopeft.downstream.runs.session import make_accelerator
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.downstream.training.selection import Diverged
@@ -54,7 +54,7 @@ def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **
     standardise_on(model, means[list(TRAIN)])
     trainer = Trainer(
         model, examples_of(means, targets), task, TRAIN, DEV, weights_of(keys, task, targets), keys,
-        rate, seed, Accelerator(cpu=True),
+        rate, seed, make_accelerator("fp32"),
     )  # fmt: skip
     fit = trainer.fit()
     return fit, trainer.outputs(TEST)

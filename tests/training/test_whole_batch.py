@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.models.heads import make_head
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.session import make_accelerator
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.downstream.training.interruption import Interrupted, asked, deferred, graceful
@@ -67,7 +67,7 @@ def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = 
     weights = torch.ones(COUNT) if weights is None else weights
     keys = TrainKeys(batch_size=COUNT, batch_seconds=seconds)
     return Trainer(model, examples, task, range(COUNT), range(COUNT), weights, keys, 1e-3, 0,
-                   Accelerator(cpu=True))  # fmt: skip
+                   make_accelerator("fp32"))  # fmt: skip
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
