@@ -1,4 +1,4 @@
-"""The 15 sums of LoRA, BA, WS and WG: one run each on the demo corpus, one leaderboard."""
+"""The 15 sums of LoRA, BA, WS and WG: one run each on the demo's clips, one leaderboard."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from emopeft.leaderboard.__main__ import main as leaderboard
 from tests.calls import call
 from tests.peft_modules.cases import FIFTEEN
+from tests.runs.rated import TWO_FOLDS, manifest, protocol
 
 # On the demo upstream, width 64 and two blocks, by hand.
 SIZES = {
@@ -22,11 +23,13 @@ HEAD = 64 * 256 + 256 + 256 * 4 + 4
 
 def test_one_leaderboard(demo_corpus: Path, tmp_path: Path) -> None:
     assert len(FIFTEEN) == len(set(FIFTEEN)) == 15
+    data = manifest(demo_corpus, tmp_path / "clips.csv")  # two folds instead of five, to be quick
+    folds = protocol(tmp_path / "two.json", "two-folds", "emotion", TWO_FOLDS)
     for method in FIFTEEN:
         status = call(
-            "-u", "demo", "-d", "emotion", "-p", method, "--corpus", "demo", "--data", demo_corpus,
-            "--out", tmp_path / "runs", "-o", "train.steps=2", "-o", "train.eval_every=2",
-            "-o", "head.layers=last",
+            "-u", "demo", "-d", "emotion", "-p", method, "--corpus", "manifest", "--data", data,
+            "--protocol", folds, "--out", tmp_path / "runs", "-o", "train.steps=2",
+            "-o", "train.eval_every=2", "-o", "head.layers=last",
         )  # fmt: skip
         assert status == 0, method
     assert leaderboard([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
