@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from emopeft.downstream.data.values import SHARE, Range, key, positive
 from emopeft.numerics import PRECISIONS
+from emopeft.values import SHARE, Range, key, positive
 
 Mapping = dict[str, Any]
 

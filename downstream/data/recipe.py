@@ -23,11 +23,11 @@ from emopeft.downstream.data.keys import (
     TrainKeys,
     UpstreamKeys,
 )
-from emopeft.downstream.data.values import Range, checked, key
 from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
 from emopeft.downstream.tasks.base import TASKS
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
+from emopeft.values import Range, checked, key
 
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from emopeft.downstream.measures.classes import emotion_metrics
 from emopeft.downstream.tasks.base import Column, Metric, Table, Task, register
-from emopeft.downstream.tasks.metrics import emotion_metrics
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
