@@ -18,8 +18,9 @@ from emopeft.downstream.data.plan import (
     read_rows,
     write_rows,
 )
+from emopeft.downstream.measures.columns import Column
 from emopeft.downstream.protocols.protocol import Protocol
-from emopeft.downstream.tasks.base import Column, Task
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from tests.data.plans import SPOKEN, heard, sha, staged
 from tests.protocols.cases import SMALL, plan_of, protocol_of, utterance

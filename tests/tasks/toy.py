@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from emopeft.downstream.tasks.base import Column, Metric, Task
+from emopeft.downstream.measures.columns import Column, Metric
+from emopeft.downstream.tasks.base import Task
 
 
 class Together(Task):
