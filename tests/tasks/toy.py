@@ -19,7 +19,7 @@ class Together(Task):
     metrics = (Metric("ccc", "CCC", low=-1.0, percent=False),)  # type: ignore[assignment]
 
     def target(self, utterance):
-        return None if utterance.valence is None else (utterance.valence,)
+        return (utterance.ratings["valence"],) if "valence" in utterance.ratings else None
 
     def loss(self, outputs, targets, weights):
         def mean(x):
