@@ -62,6 +62,12 @@ class TrainKeys:
         30, "passes over the training part (or give steps)", range=positive(10**6)
     )
     batch_size: int = key(32, "utterances per optimiser step", range=positive(10**6))
+    loss_batch: int | None = key(
+        None,
+        "utterances on which a loss that is no sum over them (ccc, rmse) is taken: a step's batch "
+        "is split into such parts as it was drawn, and their losses averaged; unset: the whole",
+        range=positive(10**6),
+    )
     batch_seconds: float = key(
         60.0,
         "padded seconds of audio in memory at once; a step is split into as many as it takes",

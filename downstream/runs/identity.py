@@ -55,6 +55,7 @@ def identity_of(
         "plan": plan.hash,
         "audio": plan.audio_hash,
         "task": plan.task.describe(),
+        "loss": plan.task.learning(),
         "upstream": {
             "weights": upstream.weights,
             "loader": upstream.loader,

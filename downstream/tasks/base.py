@@ -183,6 +183,11 @@ class Task:
         raise NotImplementedError
 
     @property
+    def shown(self) -> tuple[Metric, ...]:
+        """The metrics that tables have a column for."""
+        return tuple(metric for metric in self.metrics if metric.shown or metric.name == self.main)
+
+    @property
     def main(self) -> str:
         """The metric that ranks, and that chooses on dev where the recipe names none."""
         return self.metrics[0].name

@@ -139,9 +139,7 @@ class ClassTask(Task):
         """The class of each target (utterances, targets); "" where it has none."""
         labelled = (~targets.isnan().any(-1)).tolist()
         places = self.distributions(targets).argmax(-1).tolist()
-        return [
-            self.classes[i] if known else "" for i, known in zip(places, labelled, strict=True)
-        ]
+        return [self.classes[i] if known else "" for i, known in zip(places, labelled, strict=True)]
 
     def table(self, outputs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
         import torch

@@ -100,13 +100,13 @@ class DimensionalTask(Task):
         scales: dict[str, tuple[float, float]] = {}
         for row in rows:
             name = row.get("name") if isinstance(row, Mapping) else None
-            ends = [row.get(end) for end in ("low", "high")] if isinstance(row, Mapping) else []
+            ends: list[Any] = [row.get(end) for end in ("low", "high")] if name else []
             numbers = all(type(x) in (int, float) and math.isfinite(x) for x in ends)
             if not isinstance(name, str) or not name or name in scales or not numbers:
                 raise UserError(
                     "each of 'task.dimensions' must hold a name of its own, low and high"
                 )
-            low, high = map(float, ends)
+            low, high = (float(end) for end in ends)
             if not low < high:
                 raise UserError(f"'task.dimensions': {name[:60]!r} must have low below high")
             scales[name] = low, high
@@ -155,11 +155,14 @@ class DimensionalTask(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """The mean over dimensions, or their weighted sum, of the losses, on scales from 0 to 1."""
+        import torch
+
         from emopeft.downstream.tasks import rating_losses
 
         low, high = self._ends(targets)
         ratings = (targets - low) / (high - low)
-        each = sum(rating_losses.LOSSES[n](outputs, ratings, weights) for n in self.losses)
+        losses = [rating_losses.LOSSES[n](outputs, ratings, weights) for n in self.losses]
+        each = torch.stack(losses).sum(0)
         if not self.weights:
             return each.mean(-1)
         return (each * each.new_tensor([self.weights.get(n, 0.0) for n in self.scales])).sum(-1)
@@ -169,7 +172,8 @@ class DimensionalTask(Task):
 
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            losses = self.loss(leaf, targets.expand(len(leaf), -1, -1), weights.expand(len(leaf), -1))
+            each = targets.expand(len(leaf), -1, -1), weights.expand(len(leaf), -1)
+            losses = self.loss(leaf, *each)
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 
