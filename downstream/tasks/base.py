@@ -251,8 +251,9 @@ def task_of(description: Any) -> Task:
     cls = JointTask if SUM in description["name"] else TASKS[description["name"]]
     if description.get("version") != cls.version:
         raise UserError(
-            f"task {description['name']:.60} is version {cls.version} here and {description.get('version')!r:.20} "
-            "there; their numbers cannot be compared: run again with this version"
+            f"task {description['name']:.60} is version {cls.version} here and "
+            f"{description.get('version')!r:.20} there; their numbers cannot be compared: run "
+            "again with this version"
         )
     return cls.from_description(description)
 
