@@ -62,7 +62,7 @@ def _cells(row: Row, rank: int, test: str, escape: Escape) -> list[str]:
         escape(_run(row)),
         f"{data['parameters']['trainable']:,}",
         f"{100 * row.share:.2f}",
-        *(statistic(m, data["summary"][test][m.name]) for m in row.task.metrics),
+        *(statistic(m, data["summary"][test][m.name]) for m in row.task.shown),
         duration(row.seconds),
         NONE if row.peak is None else size(row.peak),
         ", ".join(map(str, row.seeds)),
@@ -72,7 +72,7 @@ def _cells(row: Row, rank: int, test: str, escape: Escape) -> list[str]:
 def grid(table: Table, style: str, escape: Escape) -> str:
     """One table by tabulate; the metric that orders it is marked with an arrow."""
     down = {"higher": " ↓", "lower": " ↑"}  # the way that values go from the first row on
-    metrics = table.task.metrics
+    metrics = table.task.shown
     titles = [escape(m.title) + (down[m.better] if m == table.metric else "") for m in metrics]
     cells = [
         _cells(row, rank, table.test, escape)

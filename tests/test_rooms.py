@@ -19,6 +19,7 @@ ROOMS = (
     "peft_modules",
     "downstream.corpora",
     "downstream.protocols",
+    "downstream.measures",
     "downstream.tasks",
     "downstream.data",
     "downstream.feature_cache",

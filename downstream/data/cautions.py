@@ -1,11 +1,10 @@
-"""What spoils the numbers of a plan without being an error; and the classes of a task."""
+"""What spoils the numbers of a plan without being an error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.protocols.protocol import Protocol
 from emopeft.downstream.protocols.rules import some
 
@@ -14,28 +13,12 @@ if TYPE_CHECKING:
     from emopeft.downstream.tasks.base import Task
 
 
-def classes_of(task: Task) -> tuple[str, ...] | None:
-    """The classes that targets are distributions over; None where they are something else."""
-    for column in task.columns:
-        if column.role == "truth" and column.classes is not None:
-            return column.classes
-    return None
-
-
-def class_of(task: Task, utterance: Utterance) -> str | None:
-    """The most likely class of an utterance's target; None where targets are something else."""
-    classes, target = classes_of(task), task.target(utterance)
-    if not classes or target is None:
-        return None
-    return classes[max(range(len(classes)), key=target.__getitem__)]
-
-
 def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[str]:
     """What spoils dev or test numbers without being an error: too few classes or speakers.
 
     Where a protocol's own lists name speakers, one of them in a part is what was asked for.
     """
-    classes = classes_of(task) or ()
+    classes = task.classes
     few: dict[str, list[str]] = {}
     strangers: set[str] = set()
     for fold in folds:
@@ -47,7 +30,7 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
             where = part if name in ("train", "test") else f"{part} '{name}'"
             if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
                 few.setdefault(where, []).append(fold.name)
-            present = {class_of(task, e.utterance) for e in examples}
+            present = {task.class_of(e.utterance) for e in examples}
             if lacking := [c for c in classes if c not in present]:
                 yield (
                     f"the {where} part of fold {fold.name} has no utterance of {some(lacking)}: "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from emopeft.downstream.data.values import SHARE, Range, key, positive
 from emopeft.numerics import PRECISIONS
+from emopeft.values import SHARE, Range, key, positive
 
 Mapping = dict[str, Any]
 
@@ -68,6 +68,12 @@ class TrainKeys:
         30, "passes over the training part (or give steps)", range=positive(10**6)
     )
     batch_size: int = key(32, "utterances per optimiser step", range=positive(10**6))
+    loss_batch: int | None = key(
+        None,
+        "utterances on which a loss that is no sum over them (ccc, rmse) is taken: a step's batch "
+        "is split into such parts as it was drawn, and their losses averaged; unset: the whole",
+        range=positive(10**6),
+    )
     batch_seconds: float = key(
         60.0,
         "padded seconds of audio in memory at once; a step is split into as many as it takes",

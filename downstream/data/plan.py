@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.data.audit import audit_rows
-from emopeft.downstream.data.cautions import cautions, class_of, classes_of
+from emopeft.downstream.data.cautions import cautions
 from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.rows import (
     PARTS,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from emopeft.downstream.tasks.base import Task
 
 __all__ = [
-    "PARTS", "Plan", "PlanRow", "audit_rows", "class_of", "fold_audio_hash_of", "fold_hash_of",
-    "read_rows", "write_rows",
+    "PARTS", "Plan", "PlanRow", "audit_rows", "fold_audio_hash_of", "fold_hash_of", "read_rows",
+    "write_rows",
 ]  # fmt: skip
 
 
@@ -179,7 +179,7 @@ class Plan:
         Raises:
             UserError: lists everything that does not fit, see `resolving.resolve`.
         """
-        resolved = resolve(protocol, utterances, task.target, classes_of(task), allow_incomplete)
+        resolved = resolve(protocol, utterances, task, allow_incomplete)
         by_key: dict[tuple[str, str], Example] = {}  # one object each, however many folds
 
         def examples(part: Iterable[Utterance], view: str) -> tuple[Example, ...]:
@@ -221,12 +221,12 @@ class Plan:
 
     def counts(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
         """Examples per fold, part, set and class, zeros included; no classes: nothing per set."""
-        classes = classes_of(self.task) or ()
+        classes = self.task.classes
         table: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         for fold in self.folds:
             parts: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
             for part, name, examples in fold.parts():
-                have = Counter(class_of(self.task, e.utterance) for e in examples)
+                have = Counter(self.task.class_of(e.utterance) for e in examples)
                 parts[part][name] = {c: have[c] for c in classes}
             table[fold.name] = parts
         return table

@@ -13,7 +13,8 @@ from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol
-from emopeft.downstream.tasks.base import TASKS
+from emopeft.downstream.tasks.base import make_task, task_classes
+from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError, unknown
 from emopeft.files import cache_root
 
@@ -91,13 +92,13 @@ def prepare(recipe: Recipe) -> Data:
     corpora = choose_corpora(recipe)
     protocol = load_protocol(protocol_name(recipe))
     corpora = _in_order(corpora, protocol)
-    if recipe.task not in protocol.tasks:
-        raise UserError(
-            f"protocol {protocol.name} is for -d {' or '.join(protocol.tasks)}, not "
-            f"{recipe.task}; choose another protocol (see --list protocols), or name the task in "
-            "the key 'task' of a protocol file of your own"
-        )
-    task_class = TASKS[recipe.task]
+    for task in task_classes(recipe.task):
+        if task.name not in protocol.tasks and not task.auxiliary:
+            raise UserError(
+                f"protocol {protocol.name} is for -d {' or '.join(protocol.tasks)}, not "
+                f"{task.name}; choose another protocol (see --list protocols), or name the task in "
+                "the key 'task' of a protocol file of your own"
+            )
     options = _options(recipe, corpora)
     roots = [place_of(corpus, recipe, len(corpora) > 1) for corpus in corpora]
     if isinstance(recipe.corpus.data, Mapping):
@@ -107,9 +108,11 @@ def prepare(recipe: Recipe) -> Data:
     utterances: list[Utterance] = []
     for corpus, root in zip(corpora, roots, strict=True):
         utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
+    scales = {c.name: c.with_options(**options[c.name]).scales for c in corpora}
+    settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
-        task_class.of(protocol, utterances),
+        make_task(recipe.task, protocol, utterances, settings),
         utterances,
         allow_incomplete=recipe.corpus.allow_incomplete,
     )

@@ -23,11 +23,12 @@ from emopeft.downstream.data.keys import (
     TrainKeys,
     UpstreamKeys,
 )
-from emopeft.downstream.data.values import Range, checked, key
 from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
-from emopeft.downstream.tasks.base import TASKS
+from emopeft.downstream.tasks.base import task_classes
+from emopeft.downstream.tasks.keys import LabelKeys, LossKeys
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
+from emopeft.values import Range, checked, key
 
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
@@ -46,9 +47,11 @@ SHARED_WITH_PROBE = (
 @dataclasses.dataclass
 class Recipe:
     upstream: UpstreamKeys = dataclasses.field(default_factory=UpstreamKeys)
-    task: str = key("emotion", "what is predicted, see downstream/tasks/")
+    task: str = key("emotion", "what is predicted, see --list tasks; several: emotion+dimensional")
     corpus: CorpusKeys = dataclasses.field(default_factory=CorpusKeys)
     protocol: str | None = key(None, "see --list protocols; unset: the corpus' own")
+    labels: LabelKeys = dataclasses.field(default_factory=LabelKeys)
+    loss: LossKeys = dataclasses.field(default_factory=LossKeys)
     method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
     head: HeadKeys = dataclasses.field(default_factory=HeadKeys)
     train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
@@ -200,10 +203,14 @@ def validate(recipe: Recipe) -> Recipe:
     from emopeft.peft_modules.base import FROZEN, kind_of
 
     train = recipe.train
-    if recipe.task not in TASKS:
-        raise unknown("task", recipe.task, TASKS)
+    task_classes(recipe.task)
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
+    if train.loss_batch is not None and train.loss_batch > train.batch_size:
+        raise UserError(
+            f"train.loss_batch = {train.loss_batch} must be at most train.batch_size = "
+            f"{train.batch_size}"
+        )
     methods = parse_method(recipe.method)
     if train.head_lr is not None and kind_of(methods) == FROZEN:
         raise UserError(

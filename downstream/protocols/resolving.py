@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,8 +13,16 @@ from emopeft.downstream.protocols.protocol import FoldSpec, Protocol, StageSpec
 from emopeft.downstream.protocols.rules import folds_by, some
 from emopeft.errors import UserError
 
-Target = Callable[[Utterance], Sequence[float] | None]
 Utterances = tuple[Utterance, ...]
+
+
+class Targets(typing.Protocol):
+    """What a task says of utterances (downstream.tasks.base.Task)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    def target(self, utterance: Utterance, /) -> Sequence[float] | None: ...
+    def class_of(self, utterance: Utterance, /) -> str | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +50,14 @@ class Resolved:
 def resolve(
     protocol: Protocol,
     utterances: Sequence[Utterance],
-    target: Target,
-    classes: Sequence[str] | None,
+    task: Targets,
     allow_incomplete: bool = False,
 ) -> Resolved:
     """Find the utterances of every fold.
 
     Args:
         utterances: all of the corpora, in any order.
-        target: the task's target of an utterance, None where it takes no part.
-        classes: what the target is a distribution over; None: it is something else.
+        task: says which utterances can take part, and of which class they are.
         allow_incomplete: go on with corpora that lack utterances or differ from the published
             counts.
 
@@ -59,22 +66,14 @@ def resolve(
             the published ones, speakers the protocol does not know, an empty side, a class
             without training utterances.
     """
-    names = tuple(classes or ())
-
-    def class_of(utterance: Utterance) -> str | None:
-        values = target(utterance)
-        if not names or values is None:
-            return None
-        return names[max(range(len(names)), key=values.__getitem__)]
-
-    resolved = Resolved(names, class_of)
-    members = _members(protocol, utterances, target, resolved)
-    _check_members(protocol, members, classes, resolved)
+    resolved = Resolved(task.classes, task.class_of)
+    members = _members(protocol, utterances, task, resolved)
+    _check_members(protocol, members, resolved)
     unit, specs = protocol.unit, protocol.folds
     if protocol.rule is not None:
         _stop(protocol, resolved, allow_incomplete)
         unit, specs = folds_by(
-            protocol.rule, members, lambda u: class_of(u) or "", protocol.prefixed
+            protocol.rule, members, lambda u: task.class_of(u) or "", protocol.prefixed
         )
     if unit in ("speaker", "session"):
         _check_groups(protocol, unit, specs, members, resolved)
@@ -97,7 +96,7 @@ def label_of(protocol: Protocol, utterance: Utterance) -> str | None:
 
 
 def _members(
-    protocol: Protocol, utterances: Sequence[Utterance], target: Target, resolved: Resolved
+    protocol: Protocol, utterances: Sequence[Utterance], task: Targets, resolved: Resolved
 ) -> list[Utterance]:
     """The utterances that take part: as listed, or all of a known label sorted by id."""
     by_id = {key_of(u, "id", protocol.prefixed): u for u in utterances}
@@ -106,7 +105,7 @@ def _members(
         twice = sorted(name for name, n in counts.items() if n > 1)
         resolved.errors.append(f"{len(twice)} ids stand twice in the corpus ({some(twice)})")
     if protocol.utterances:
-        members = _listed(protocol, by_id, target, resolved)
+        members = _listed(protocol, by_id, task, resolved)
     else:
         unit = protocol.rule.by if protocol.rule else protocol.unit
         members = [
@@ -114,7 +113,7 @@ def _members(
             for u in utterances
             if (not protocol.labels or label_of(protocol, u) is not None)
             and key_of(u, unit, protocol.prefixed) not in protocol.leave_out
-            and target(u) is not None
+            and task.target(u) is not None
         ]
         members.sort(key=lambda u: (u.corpus, u.id))  # not as the file system lists them
     taking_part = {u.uid for u in members}
@@ -125,7 +124,7 @@ def _members(
 
 
 def _listed(
-    protocol: Protocol, by_id: Mapping[str, Utterance], target: Target, resolved: Resolved
+    protocol: Protocol, by_id: Mapping[str, Utterance], task: Targets, resolved: Resolved
 ) -> list[Utterance]:
     """The utterances of the protocol's own list."""
     resolved.missing = tuple(name for name in protocol.utterances if name not in by_id)
@@ -139,7 +138,7 @@ def _listed(
     for name, utterance in members.items():
         if protocol.labels and label_of(protocol, utterance) != protocol.utterances[name]:
             other.append(name)
-        elif target(utterance) is None:
+        elif task.target(utterance) is None:
             without.append(name)
     if other:
         resolved.errors.append(
@@ -153,7 +152,6 @@ def _listed(
 def _check_members(
     protocol: Protocol,
     members: Sequence[Utterance],
-    classes: Sequence[str] | None,
     resolved: Resolved,
 ) -> None:
     if not members:
@@ -161,8 +159,9 @@ def _check_members(
         what = f"one of its labels ({', '.join(labels)})" if labels else "a target"
         resolved.errors.append(f"no utterance has {what}")
         return
-    if classes is not None and len(classes) < 2:
-        resolved.errors.append(f"all utterances are labelled {classes[0]}; two labels are needed")
+    if len(resolved.classes) == 1:
+        only = resolved.classes[0]
+        resolved.errors.append(f"all utterances are labelled {only}; two labels are needed")
     have = Counter(label_of(protocol, u) for u in members)
     wrong = [
         f"{name} {have[name]} instead of {expected}"

@@ -139,22 +139,18 @@ def key_of(row: PlanRow) -> str:
 def truth_fits(task: Task, target: Sequence[float], values: Mapping[str, Any]) -> bool:
     """Whether the truth columns of a row are what the plan's target says.
 
-    One column of classes: the class with the most weight. Numbers, as many as the target has: these
-    within the rounding of single precision. Of anything else nothing can be said without the task.
+    Numbers within the rounding of single precision.
     """
-    truths = [column for column in task.columns if column.role == "truth"]
-    if len(truths) == 1 and truths[0].classes is not None:
-        classes = truths[0].classes
-        if len(classes) != len(target):
-            return True
-        return target[classes.index(values[truths[0].name])] >= max(target)
-    if len(truths) != len(target) or any(column.classes is not None for column in truths):
-        return True
-    return all(
-        (math.isnan(truth) and math.isnan(values[column.name]))
-        or math.isclose(truth, values[column.name], rel_tol=1e-6, abs_tol=1e-6)
-        for column, truth in zip(truths, target, strict=True)
-    )
+    if len(target) != len(task.target_names):
+        return False
+    return all(_alike(truth, values[name]) for name, truth in task.truths(target).items())
+
+
+def _alike(truth: Any, written: Any) -> bool:
+    if isinstance(truth, str):
+        return truth == written
+    both = math.isnan(truth) and math.isnan(written)
+    return both or math.isclose(truth, written, rel_tol=1e-6, abs_tol=1e-6)
 
 
 def measure_problems(

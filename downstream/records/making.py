@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.plan import audit_rows
+from emopeft.downstream.measures.classes import mean_std
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
 from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
-from emopeft.downstream.tasks.metrics import mean_std
 from emopeft.errors import UserError
 from emopeft.files import digest
 from emopeft.validation import validated

@@ -9,9 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.predictions import read_predictions, table_of
-from emopeft.downstream.tasks.base import Metric, Task, task_of
+from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
 from emopeft.units import duration, percent, size
@@ -88,9 +89,9 @@ def _table(record: Mapping[str, Any], task: Task, test: str) -> str:
     for fold in record["folds"]:
         if fold["status"] == "finished":
             measures = fold["metrics"][test]
-            cells = [value(metric, measures[metric.name]) for metric in task.metrics]
+            cells = [value(metric, measures[metric.name]) for metric in task.shown]
         else:
-            cells = ["failed", *[""] * (len(task.metrics) - 1)]
+            cells = ["failed", *[""] * (len(task.shown) - 1)]
         stages = [stage["result"] for stage in fold["stages"] if stage["result"]]
         rows.append(
             [
@@ -103,9 +104,9 @@ def _table(record: Mapping[str, Any], task: Task, test: str) -> str:
     complete = record["status"] == "finished"
     means = record["summary"].get(test)
     if means:
-        cells = [statistic(metric, means[metric.name]) for metric in task.metrics]
+        cells = [statistic(metric, means[metric.name]) for metric in task.shown]
         rows.append(["mean" if complete else "incomplete", "", *cells, "", "", ""])
-    titles = [metric.title for metric in task.metrics]
+    titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *titles, "lr", "best/steps", "training"]
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
 
@@ -161,7 +162,7 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     several = len({one["test"] for one in results}) > 1
     rows = []
     for one in results:
-        cells = [value(metric, one["metrics"][metric.name]) for metric in task.metrics]
+        cells = [value(metric, one["metrics"][metric.name]) for metric in task.shown]
         change = one["difference"]
         unknown = change is None or math.isnan(change)
         named = [plain(one["test"])] if several else []
@@ -171,6 +172,6 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
                 "not recorded" if unknown else f"{change:.1e}",
             ]
         )  # fmt: skip
-    titles = [metric.title for metric in task.metrics]
+    titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *(["test"] if several else []), "clips", *titles, "largest change"]
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)

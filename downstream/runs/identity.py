@@ -70,6 +70,7 @@ def identity_of(
         "plan": plan.hash,
         "audio": plan.audio_hash,
         "task": plan.task.describe(),
+        "loss": plan.task.learning(),
         "upstream": {
             "weights": upstream.weights,
             "loader": upstream.loader,

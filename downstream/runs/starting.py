@@ -130,6 +130,7 @@ def shared_key(session: Session) -> dict[str, Any]:
     return {
         "frozen": setup.examples.cache.folder.name,
         "task": session.task.describe(),
+        "loss": session.task.learning(),
         "head": setup.blueprint.head,
         "train": deciding(session.recipe.train, session.task),
         "numerics": numerics,

@@ -71,7 +71,7 @@ def render(
             metric_value=round(values[metric.name], 4),
         )
         for test, values in measured.items()
-        for metric in task.metrics
+        for metric in task.shown
         if metric.name in values
     ]
     classes = next((c.classes for c in task.columns if c.role == "prediction"), None)
@@ -84,7 +84,7 @@ def render(
         pipeline_tag="audio-classification",
         base_model=base.name if base.hub else None,
         tags=["speech-emotion-recognition", "emopeft", *(["peft"] if in_peft else [])],
-        metrics=[m.name for m in task.metrics],
+        metrics=[m.name for m in task.shown],
         eval_results=results or None,
     )
     trained = sum(t.numel() for _, t in model.upstream.trainable())
@@ -136,15 +136,15 @@ def _results(
     folder: Path, config: dict[str, Any], task: Task, measured: dict[str, dict[str, float]]
 ) -> list[str]:
     """A table per fold and test, and the run's means where its record is there."""
-    rows = ["| | " + " | ".join(m.title for m in task.metrics) + " |"]
-    rows.append("|---|" + "---|" * len(task.metrics))
+    rows = ["| | " + " | ".join(m.title for m in task.shown) + " |"]
+    rows.append("|---|" + "---|" * len(task.shown))
     summary, folds = _summary(folder)
     for test, values in measured.items():
         of = "" if len(measured) == 1 else f", {test}"
-        shown = [m.show(values[m.name]) if m.name in values else "" for m in task.metrics]
+        shown = [m.show(values[m.name]) if m.name in values else "" for m in task.shown]
         rows.append(f"| this fold ({config['fold']}){of} | " + " | ".join(shown) + " |")
         cells = []
-        for metric in task.metrics:
+        for metric in task.shown:
             mean, std = (summary.get(test, {}).get(metric.name, {}).get(k) for k in ("mean", "std"))
             spread = "" if std is None else f" ± {metric.show(std)}"
             cells.append("" if mean is None else metric.show(mean) + spread)

@@ -84,7 +84,8 @@ class LockStep:
             p.means.data_ptr() == like.means.data_ptr() and len(p.trials) == len(like.trials)
             for p in probes
         )
-        self.task, self.means, self.device = like.task, like.means, like.device
+        self.means, self.device = like.means, like.device
+        self.step_loss = like.step_loss
         self.size = len(like.trials)
         self.batch = min(like.keys.batch_size, max(len(p.train) for p in probes))
         self.standard: tuple[Tensor, Tensor] | None = None
@@ -214,7 +215,7 @@ class LockStep:
         each_weight = torch.stack(weights).repeat_interleave(self.size, 0)
 
         def loss(outputs: Tensor) -> tuple[Tensor, Tensor]:
-            return self.task.gradient(outputs, each_target, each_weight)
+            return self.step_loss.gradient(outputs, each_target, each_weight)
 
         self.loss_sum += self.stack.step_all(buffer, loss, self._rates())
         return buffer

@@ -34,6 +34,7 @@ from emopeft.downstream.training.selection import (
     rate_factor,
     shares,
 )
+from emopeft.downstream.training.step_loss import StepLoss
 from emopeft.downstream.training.trials import Trial
 from emopeft.errors import UserError
 
@@ -87,6 +88,7 @@ class Probe:
     ):
         assert isinstance(head, SuperbHead)
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
+        self.step_loss = StepLoss(task, keys)
         self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
         # A head on the last state needs no other.
         self.means = means[:, head.featurizer.skip :].to(device)
@@ -146,7 +148,7 @@ class Probe:
             rates = [self.rate(t) for t in self.active]
             weights = shares(self.weights[chosen]).to(self.device, non_blocking=True)
             targets = self.targets[chosen.to(self.device)]
-            loss = functools.partial(self.task.gradient, targets=targets, weights=weights)
+            loss = functools.partial(self.step_loss.gradient, targets=targets, weights=weights)
             self.loss_sum += self.stack.step(batch, loss, rates)
             self.count(advance)
             if self.due:

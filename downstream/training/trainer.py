@@ -35,6 +35,7 @@ from emopeft.downstream.training.selection import (
     selected,
     shares,
 )
+from emopeft.downstream.training.step_loss import StepLoss
 from emopeft.errors import UserError
 from emopeft.numerics import stream
 
@@ -78,6 +79,7 @@ class Trainer:
     ):
         self.examples, self.task, self.keys = examples, task, keys
         self.starts_trained = starts_trained
+        self.step_loss = StepLoss(task, keys)
         self.train_indices, self.dev_indices = list(train), list(dev)
         self.weights = dict(zip(self.train_indices, weights.tolist(), strict=True))
         self.lr, self.seed, self.label = lr, seed, label
@@ -192,8 +194,8 @@ class Trainer:
         the loss.
 
         A loss that is a sum over utterances is taken group by group. Of any other the outputs of
-        the whole batch are computed first, without a graph; its gradient is taken on them, and
-        each group is run again, with the same dropout, and propagates its rows.
+        the whole batch are computed first, without a graph; its gradient is taken on them (see
+        `StepLoss`), and each group is run again, with the same dropout, and propagates its rows.
         """
         world = self.accelerator.num_processes
         groups, has_examples = self._groups(batch)
@@ -201,7 +203,8 @@ class Trainer:
         share = dict(zip(batch, shares(weights).tolist(), strict=True))
         rows: dict[int, Tensor] = {}
         whole = torch.zeros((), device=self.accelerator.device)
-        direct = self.task.additive or (world == 1 and len(groups) == 1)
+        one_part = world == 1 and len(groups) == 1 and self.step_loss.whole(len(batch))
+        direct = self.task.additive or one_part
         if not direct:
             whole, rows = self._rows(batch, groups if has_examples else [], share)
         self._seed_dropout()
@@ -262,7 +265,7 @@ class Trainer:
         whole = torch.stack([outputs[i] for i in batch])
         targets = self.examples.targets[batch].to(whole.dtype)
         weights = whole.new_tensor([share[i] for i in batch])
-        loss, gradient = self.task.gradient(whole[None], targets, weights)
+        loss, gradient = self.step_loss.gradient(whole[None], targets, weights)
         rows = dict(zip(batch, gradient[0], strict=True))
         return loss[0].to(self.accelerator.device), rows
 

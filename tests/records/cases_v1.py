@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emopeft.downstream.tasks.metrics import emotion_metrics
+from emopeft.downstream.measures.classes import emotion_metrics
 from emopeft.files import digest
 from tests.records.cases import CLASSES, FOLDS, make_rows
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from emopeft.downstream.tasks.metrics import emotion_metrics, mean_std
+from emopeft.downstream.measures.classes import emotion_metrics, mean_std
 from tests.shared import ROOT
 
 
@@ -83,7 +83,7 @@ def test_a_nan_is_never_left_out_or_turned_into_a_number():
 
 def test_starts_without_torch():
     code = (
-        "import sys, emopeft.downstream.tasks.metrics, emopeft.downstream.records.record; "
+        "import sys, emopeft.downstream.measures.classes, emopeft.downstream.records.record; "
         "import emopeft.leaderboard.__main__; "
         "assert 'torch' not in sys.modules"
     )
