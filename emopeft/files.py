@@ -25,9 +25,9 @@ from emopeft.locks import Busy, Held, hold, is_held, locked
 from emopeft.reading import MAX_JSON, open_regular, read_bytes, read_json, read_text
 
 __all__ = [
-    "MAX_JSON", "Busy", "Held", "default_root", "digest", "file_digest", "hold", "is_held",
-    "locked", "open_regular", "orphans", "read_bytes", "read_json", "read_text", "remove_all",
-    "write_json", "write_text", "writing", "writing_folder",
+    "MAX_JSON", "Busy", "Held", "cache_root", "default_root", "digest", "file_digest", "hold",
+    "is_held", "locked", "open_regular", "orphans", "read_bytes", "read_json", "read_text",
+    "remove_all", "write_json", "write_text", "writing", "writing_folder",
 ]  # fmt: skip
 
 ORPHAN_SECONDS = 86400.0  # a temporary file older than this belongs to nobody
@@ -38,6 +38,11 @@ ELSEWHERE = "free some space or choose another place with --out"
 def default_root() -> Path:
     """Where things are kept between runs: $EMOPEFT_CACHE, else ~/.cache/emopeft."""
     return Path(os.environ.get("EMOPEFT_CACHE") or Path.home() / ".cache" / "emopeft")
+
+
+def cache_root(place: str | None) -> Path:
+    """Where caches are kept: at the place that a recipe names, else `default_root`."""
+    return Path(place).expanduser() if place else default_root()
 
 
 # ---- writing --------------------------------------------------------------------------------

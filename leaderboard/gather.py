@@ -50,10 +50,12 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all its phases, the frozen part as long as it took when it was computed."""
+        """Wall time of all its phases, the frozen part and the probes that it started from as long
+        as they took when they were computed."""
         seconds = self.data["cost"]["seconds"]
+        probes = self.data["cost"].get("probe_seconds") or 0.0
         frozen = max(seconds["features"], self.data["cost"]["frozen_seconds"] or 0.0)
-        return frozen + sum(seconds[name] for name in ("load", "tune", "train", "test"))
+        return frozen + probes + sum(seconds[name] for name in ("load", "tune", "train", "test"))
 
     @property
     def peak(self) -> int | None:

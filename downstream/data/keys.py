@@ -41,6 +41,12 @@ class HeadKeys:
     standardise: bool | None = key(
         None, "standardise a frozen upstream's means on the training part; unset: as it needs"
     )
+    init: str = key(
+        "random",
+        "what the head of a fold starts as: random, or probe: the fold's own frozen probe, trained "
+        "with the defaults for a frozen upstream (linear probing, then fine-tuning)",
+        ("random", "probe"),
+    )
 
 
 @dataclasses.dataclass
@@ -83,6 +89,13 @@ class TrainKeys:
         range=positive(10**8),
     )
     select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
+    choose: str = key(
+        "best",
+        "the state that is kept: best on dev, or last: after the last step, for a schedule that "
+        "decays. The best of many evaluations looks better on dev than it is, a probe's more than "
+        "a method's few: beside it head.init=probe may keep the start although it is no better",
+        ("best", "last"),
+    )
     class_weights: str = key(
         "none",
         "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "

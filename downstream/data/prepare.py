@@ -16,7 +16,7 @@ from emopeft.downstream.protocols.protocol import Protocol, load_protocol
 from emopeft.downstream.tasks.base import make_task, task_classes
 from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError, unknown
-from emopeft.files import default_root
+from emopeft.files import cache_root
 
 DEFAULT_CORPUS = "iemocap"
 
@@ -118,17 +118,13 @@ def prepare(recipe: Recipe) -> Data:
     )
     plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
     scanned = scan(
-        list({e.uid: e.utterance for e in plan.examples()}.values()), store=_store(recipe)
+        list({e.uid: e.utterance for e in plan.examples()}.values()),
+        store=cache_root(recipe.cache.dir),
     )
     scanned.raise_if_broken()
     plan = plan.with_audio(scanned.audio, scanned.seconds)
     plan.check_leaks()
     return Data(corpora, roots, plan)
-
-
-def _store(recipe: Recipe) -> Path:
-    """Where it is kept what reading the audio gave: in the cache."""
-    return Path(recipe.cache.dir).expanduser() if recipe.cache.dir else default_root()
 
 
 def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 LARGEST_SEED = 4_000_000_000
 
 
+# What a probe takes over from the run that starts from it: what is wanted of it, and how (not what)
+# is computed.
+SHARED_WITH_PROBE = (
+    "select", "class_weights", "batch_seconds", "precision", "tf32", "deterministic",
+)  # fmt: skip
+
+
 @dataclasses.dataclass
 class Recipe:
     upstream: UpstreamKeys = dataclasses.field(default_factory=UpstreamKeys)
@@ -168,6 +175,20 @@ def default_recipe(protocol: str, kind: str) -> Path:
     return special if named and special.is_file() else shipped(f"default/{kind}.yaml")
 
 
+def probe_keys(protocol: str, train: TrainKeys) -> TrainKeys:
+    """How the frozen probe is trained that a head starts from (head.init=probe).
+
+    As ``-p none`` on this protocol by default; only what says which probe is wanted is the run's.
+
+    Args:
+        protocol: as `default_recipe` takes it. train: of the run.
+    """
+    place = default_recipe(protocol, "frozen")
+    defaults: Recipe = build(merge([flatten(read_yaml(place), str(place))]))
+    shared = {name: getattr(train, name) for name in SHARED_WITH_PROBE}
+    return dataclasses.replace(defaults.train, **shared)
+
+
 def parse_method(spec: str) -> list[Method]:
     """The methods of ``-p``; raises UserError naming what is wrong with the spelling."""
     from emopeft.peft_modules.base import parse  # loads torch, which reading a recipe does not need
@@ -196,6 +217,9 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "
             "the head trains: set train.lr"
         )
+    _check_choice(train)
+    if recipe.head.init == "probe":
+        _check_probe(recipe, kind_of(methods) == FROZEN)
     for dotted, values in (("seeds", recipe.seeds), ("train.lr_grid", train.lr_grid)):
         if not values:
             raise UserError(f"{dotted} is empty; give at least one")
@@ -208,6 +232,35 @@ def validate(recipe: Recipe) -> Recipe:
     if name is not None and len(name.encode()) > 200:
         raise UserError(f"-n {name[:40]}... is longer than 200 bytes; shorten it")
     return recipe
+
+
+def _check_choice(train: TrainKeys) -> None:
+    """The last state is chosen without dev: nothing of dev may end or steer the training."""
+    if train.choose != "last":
+        return
+    if train.patience is not None:
+        raise UserError(
+            f"train.choose=last keeps the state after the last step, and train.patience="
+            f"{train.patience} ends the training by dev: set train.patience=null"
+        )
+    if train.schedule == "plateau":
+        raise UserError(
+            "train.choose=last keeps the state of a schedule that has run down, and "
+            "train.schedule=plateau goes by dev: set train.schedule=linear or cosine"
+        )
+
+
+def _check_probe(recipe: Recipe, frozen: bool) -> None:
+    if frozen:
+        raise UserError(
+            f"head.init=probe is where a method starts that trains more than the head, and -p "
+            f"{recipe.method} is that probe itself: set head.init=random, or take another method"
+        )
+    if not recipe.cache.enabled:
+        raise UserError(
+            "head.init=probe trains a probe on kept states; set cache.enabled=true, or "
+            "head.init=random"
+        )
 
 
 def merge(layers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,13 +7,11 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from emopeft.downstream.feature_cache.folders import size_of
+from emopeft.downstream.feature_cache.folders import ELSEWHERE, size_of
 from emopeft.downstream.feature_cache.shards import Damaged, Facts, Item, Shard
 from emopeft.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-ELSEWHERE = "choose another place with -o cache.dir=DIR"
 
 
 class Contents:

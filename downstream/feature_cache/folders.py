@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from tabulate import tabulate
 
 from emopeft.downstream.feature_cache.shards import Damaged, Shard
 from emopeft.errors import UserError
-from emopeft.files import is_held, orphans, read_json, remove_all
+from emopeft.files import Held, hold, is_held, orphans, read_json, remove_all, writing
 from emopeft.locks import unused
 
 KEY = "key.json"  # what a cache is of; its time is that of the last use
+PROBE = "probe"  # where the key of a folder of probes (kept_probes.py) says they start
+ELSEWHERE = "choose another place with -o cache.dir=DIR"
 YOUNG = 3600.0  # a folder that has no key file yet may be in the making
 
 
@@ -37,6 +40,31 @@ class Folder:
     bytes: int
     used: float  # seconds since the epoch
     busy: bool  # whether a living process uses it
+
+
+def holding(folder: Path, key: Mapping[str, Any]) -> Held | None:
+    """Keep a cache's folder from being deleted while what comes back lives; made if needed.
+
+    Raises UserError where the file system refuses.
+    """
+    path = folder / KEY
+    text = json.dumps(key, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        while True:
+            if not path.exists():
+                with writing(path, ELSEWHERE) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+            try:
+                lock = hold(path)
+            except FileNotFoundError:
+                continue  # somebody has just cleaned up
+            with contextlib.suppress(OSError):  # a disk that cannot be written to
+                os.utime(path)  # the time of the last use
+            return lock
+    except OSError as error:
+        raise UserError(
+            f"cannot use the cache folder {folder}: {error.strerror}; {ELSEWHERE}"
+        ) from error
 
 
 def size_of(folder: Path) -> int:
@@ -140,14 +168,16 @@ def table(caches: Sequence[Folder]) -> str:
             [f.path.name[:8], f.key.get("name", "?"), extent, f.key.get("dtype", "?"), clips(f),
              f"{f.bytes / 1e6:,.1f} MB", when, "in use" if f.busy else ""]
         )  # fmt: skip
-    headers = ["id", "upstream", "starts at, states", "format", "clips", "size", "last use", ""]
+    headers = ["id", "upstream", "starts at, states", "format", "holds", "size", "last use", ""]
     total = sum(f.bytes for f in caches)
     lines = [tabulate(rows, headers, tablefmt="simple", colalign=("left",) * 4 + ("right",) * 2)]
     return "\n".join([*lines, f"{len(caches)} caches, {total / 1e9:.3g} GB"])
 
 
 def clips(folder: Folder) -> int:
-    """How many utterances a cache holds."""
+    """How many utterances a cache holds, or how many probes."""
+    if folder.key.get("start") == PROBE:
+        return sum(1 for _ in folder.path.glob("*.json")) - 1  # the key's own
     names: set[str] = set()
     for path in folder.path.glob("*.safetensors"):
         with contextlib.suppress(OSError, Damaged):

@@ -15,10 +15,8 @@ holds all that is wanted is used without being written to.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,10 +28,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from emopeft.downstream.feature_cache.contents import ELSEWHERE, Contents
-from emopeft.downstream.feature_cache.folders import KEY, make_room
+from emopeft.downstream.feature_cache.folders import KEY, holding, make_room
 from emopeft.downstream.feature_cache.shards import Damaged, Facts, Item, rounded, write_shard
 from emopeft.errors import UserError
-from emopeft.files import Busy, Held, digest, hold, locked, orphans, remove_all, writing
+from emopeft.files import Busy, digest, locked, orphans, remove_all, writing
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ class FeatureCache(Contents):
         self.dtype = DTYPES[dtype]
         key = {**key, "dtype": dtype, "format": FORMAT}
         super().__init__(_folder(root, key))
-        self._held = self._hold({"name": name, **key})
+        self._held = holding(self.folder, {"name": name, **key})
         self._source: tuple[Mapping[str, Path], Compute] | None = None
         self._lock = threading.RLock()  # a batch may be read ahead in a thread
         self.look()
@@ -89,27 +87,6 @@ class FeatureCache(Contents):
         """Whether there is such a cache already."""
         folder = _folder(root, {**key, "dtype": dtype, "format": FORMAT})
         return (folder / KEY).exists()
-
-    def _hold(self, key: Mapping[str, Any]) -> Held | None:
-        """Keep the folder from being deleted while this object lives; it is made if needed."""
-        path = self.folder / KEY
-        text = json.dumps(key, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            while True:
-                if not path.exists():
-                    with writing(path, ELSEWHERE) as temporary:
-                        temporary.write_text(text, encoding="utf-8")
-                try:
-                    lock = hold(path)
-                except FileNotFoundError:
-                    continue  # somebody has just cleaned up
-                with contextlib.suppress(OSError):  # a disk that cannot be written to
-                    os.utime(path)  # the time of the last use
-                return lock
-        except OSError as error:
-            raise UserError(
-                f"cannot use the cache folder {self.folder}: {error.strerror}; {ELSEWHERE}"
-            ) from error
 
     # ---- filling ----------------------------------------------------------------------------
 

@@ -79,12 +79,25 @@ class Blueprint:
         self._proven, self._start = True, adaptation.start
         return adaptation
 
-    def model(self, seed: int, adaptation: Adaptation | None = None) -> AdaptedModel:
-        """A model; an ``adaptation`` that trains nothing may be shared by several."""
+    def model(
+        self,
+        seed: int,
+        adaptation: Adaptation | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> AdaptedModel:
+        """A model; an ``adaptation`` that trains nothing may be shared by several.
+
+        Args:
+            start: what the head starts as, before methods patch it: its whole state,; None: as
+                drawn from the seed.
+        """
         if adaptation is None:
             adaptation = self.adapt(seed)
         torch.manual_seed(seed)
-        return assemble(adaptation, make_head(**self.head), self.dropout)
+        head = make_head(**self.head)
+        if start is not None:
+            head.load_state_dict(dict(start))
+        return assemble(adaptation, head, self.dropout)
 
     def dropout_rates(self) -> dict[str, float]:
         """See `AdaptedModel.dropout_rates`: they decide results."""
@@ -289,6 +302,7 @@ def standardise_on(model: AdaptedModel, means: torch.Tensor | None) -> None:
     if isinstance(model.head, SuperbHead) and model.head.standardise:
         if means is None:
             raise UserError(
-                "head.standardise works on a frozen upstream only; set it to false or take -p none"
+                "head.standardise works on a frozen upstream only; set it to false, take -p none, "
+                "or head.init=probe, which keeps to the frozen upstream's mean and deviation"
             )
         model.head.fit_standardisation(means)

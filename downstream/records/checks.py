@@ -233,6 +233,10 @@ def identity_problems(facts: FoldFacts) -> list[str]:
         ):
             wrong.append(name)
     problems = [f"identity.{name} is not that of the facts beside it" for name in wrong]
+    head = identity.get("head")
+    starts = isinstance(head, dict) and head.get("init") == "probe"
+    if facts.status == "finished" and starts != (facts.probe is not None):
+        problems.append("'probe' must be there exactly where identity.head.init is probe")
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems

@@ -134,7 +134,7 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
         *("fold", "seed", "status", "reason", "created", "metrics", "stages", "seconds"),
         *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
     )
-    return {name: facts[name] for name in names}
+    return {name: facts[name] for name in (*names, *(["probe"] if "probe" in facts else []))}
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
@@ -199,6 +199,7 @@ def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     results = [stage["result"] for entry in data for stage in entry["stages"] if stage["result"]]
     trained = math.fsum(result["seconds"] for result in results)
     hours = math.fsum(result["audio_hours"] for result in results)
+    probes = [entry["probe"]["seconds"] for entry in data if "probe" in entry]
     return {
         "seconds": {
             name: math.fsum(entry["seconds"][name] for entry in data)
@@ -211,6 +212,7 @@ def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for name in ("host", "device")
         },
         "cache": data[0]["cache"],
+        "probe_seconds": math.fsum(probes) if probes else None,
     }
 
 

@@ -65,11 +65,12 @@ class StageResult(Strict):
     """What the training of one stage came to.
 
     Attributes:
-        steps: optimiser steps made; best_step: the one whose state is kept.
+        steps: optimiser steps made; best_step: the one whose state is kept, 0 for the start.
         lr: the learning rate; tried: rate (as text) to the value of the selecting metric on dev
             that it reached, null where it diverged; empty without a search.
-        history: one entry per evaluation: step, loss, dev_loss and metrics on dev.
-        dev: the task's measures on dev at the best step.
+        history: one entry per evaluation: step, loss, dev_loss and metrics on dev; where it starts
+            from a probe, step 0 comes first, without a loss.
+        dev: the task's measures on dev at that step.
         seconds: wall time of the training itself, without the search.
         audio_hours: hours of audio that went through it, repetitions counted.
     """
@@ -82,6 +83,27 @@ class StageResult(Strict):
     dev: Object
     seconds: Seconds
     audio_hours: Hours
+
+
+class ProbeFacts(Strict):
+    """The frozen probe that a fold's head started from (head.init=probe).
+
+    Attributes:
+        dev: the task's measures on dev at ``best_step`` of ``steps``.
+        evaluations: how many of its states were compared on dev.
+        lr: the learning rate that it was trained with.
+        seconds: what its training took when it was trained, maybe by an earlier run.
+        frozen_seconds: the same of the frozen part that it was trained on; the fold's own
+            ``frozen_seconds`` hold it.
+    """
+
+    dev: Object
+    lr: Annotated[float, Field(ge=0, le=1e12)]
+    steps: Count
+    best_step: Count
+    evaluations: Count
+    seconds: Seconds
+    frozen_seconds: Seconds
 
 
 class StageFacts(Strict):

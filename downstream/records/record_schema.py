@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, StageFacts
+from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
 from emopeft.downstream.records.schema import (
     CodeFacts,
     DeviceFacts,
@@ -29,6 +29,7 @@ from emopeft.downstream.records.values import (
     Seed,
     Text,
     no_truth_value,
+    without,
 )
 from emopeft.validation import Strict
 
@@ -51,6 +52,7 @@ class FoldEntry(Strict):
     peak_memory_bytes: Peak
     hours: Hours
     utterances: Utterances
+    probe: ProbeFacts | None = None
 
 
 class Missing(Strict):
@@ -79,6 +81,8 @@ class CostFacts(Strict):
 
     Attributes:
         seconds: summed over the folds. frozen_seconds: what the frozen part took once.
+        probe_seconds: what training the probes took that the folds started from, summed; not there
+            where all started at random.
         audio_hours_per_second: of training, without the search; null where none was measured.
         peak_memory_bytes: of the fold that needed the most. cache: how the frozen part was kept.
     """
@@ -88,6 +92,7 @@ class CostFacts(Strict):
     audio_hours_per_second: Hours | None
     peak_memory_bytes: Peak
     cache: Object
+    probe_seconds: Seconds | None = None
 
 
 class RecordFacts(Strict):
@@ -132,4 +137,9 @@ class RecordFacts(Strict):
 
     def to_json(self) -> dict[str, Any]:
         """As result.json holds it."""
-        return self.model_dump(mode="json", by_alias=True)
+        data = self.model_dump(mode="json", by_alias=True)
+        entries = zip(data["folds"], self.folds, strict=True)
+        data["folds"] = [e if f.probe is not None else without(e, "probe") for e, f in entries]
+        if self.cost.probe_seconds is None:
+            data["cost"] = without(data["cost"], "probe_seconds")
+        return data

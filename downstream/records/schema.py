@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, StageFacts
+from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
 from emopeft.downstream.records.values import (
     LARGEST,
     Count,
@@ -26,6 +26,7 @@ from emopeft.downstream.records.values import (
     Seed,
     Text,
     no_truth_value,
+    without,
 )
 from emopeft.validation import Strict
 
@@ -153,6 +154,7 @@ class FoldFacts(Strict):
         seconds: wall time of this fold alone; frozen_seconds: what the frozen part took when it
             was computed, maybe by an earlier run; null without one.
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
+        probe: that the head started from; not there where it started at random, or failed.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -187,6 +189,7 @@ class FoldFacts(Strict):
     hours: Hours
     utterances: Utterances
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
+    probe: ProbeFacts | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -212,4 +215,5 @@ class FoldFacts(Strict):
 
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
-        return self.model_dump(mode="json", by_alias=True)
+        data = self.model_dump(mode="json", by_alias=True)
+        return data if self.probe is not None else without(data, "probe")

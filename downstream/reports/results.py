@@ -138,11 +138,13 @@ def _cost(record: Mapping[str, Any]) -> str:
     parts = [f"{size(number)} {name}" for name, number in peak.items() if number is not None]
     frozen = max(seconds["features"], cost["frozen_seconds"] or 0)
     search = f", search {duration(seconds['tune'])}" if seconds["tune"] else ""
+    probes = cost.get("probe_seconds")
+    start = "" if probes is None else f"probes to start from {duration(probes)}, "
     stored = cost["cache"].get("bytes")
     on_disk = f", kept on disk {size(stored)}" if isinstance(stored, (int, float)) else ""
     return (
         f"trained {parameters['trainable']:,} of {parameters['total']:,} parameters "
-        f"({percent(parameters['share'])}); frozen part {duration(frozen)}, training "
+        f"({percent(parameters['share'])}); frozen part {duration(frozen)}, {start}training "
         f"{duration(seconds['train'])}{search}; peak memory {', '.join(parts) or NONE}{on_disk}"
     )
 

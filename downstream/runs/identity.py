@@ -11,9 +11,12 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.plan import Plan
-from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.data.prepare import protocol_name
+from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.models.build import Blueprint
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from emopeft.files import digest, locked, read_json, write_json, write_text
 from emopeft.numerics import Numerics
@@ -32,6 +35,22 @@ NOT_IN_IDENTITY = (
 )
 
 
+def deciding(keys: TrainKeys, task: Task) -> dict[str, Any]:
+    """The keys of ``train`` that decide a result, the dev metric by its name."""
+    values = dataclasses.asdict(keys)
+    for name in NOT_IN_IDENTITY:
+        values.pop(name, None)
+    return values | {"select": keys.select or task.main}
+
+
+def start_identity(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """What the head starts as, and how that was trained."""
+    if recipe.head.init == "random":
+        return {"init": "random"}
+    keys = probe_keys(protocol_name(recipe), recipe.train)
+    return {"init": recipe.head.init, "probe": deciding(keys, task)}
+
+
 def identity_of(
     recipe: Recipe,
     plan: Plan,
@@ -45,10 +64,6 @@ def identity_of(
 
     Folds and seeds are not in it: the folder of a run holds any of them.
     """
-    train = dataclasses.asdict(recipe.train)
-    for name in NOT_IN_IDENTITY:
-        train.pop(name, None)
-    train["select"] = recipe.train.select or plan.task.main
     run_method = next(iter(blueprints))
     return {
         "schema": 2,
@@ -69,8 +84,8 @@ def identity_of(
             ]
             for method, adaptation in adaptations.items()
         },
-        "head": blueprints[run_method].head,
-        "train": train,
+        "head": blueprints[run_method].head | start_identity(recipe, plan.task),
+        "train": deciding(recipe.train, plan.task),
         "numerics": numerics.describe(accelerator.device),
         "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
     }

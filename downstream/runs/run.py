@@ -21,6 +21,7 @@ from emopeft.downstream.records.record import write_record
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, open_session
 from emopeft.downstream.runs.stages import check_stages, train_fold
+from emopeft.downstream.runs.starting import start_of
 from emopeft.downstream.runs.work import Outcome, Work
 from emopeft.downstream.runs.write import write_failed, write_finished
 from emopeft.downstream.training.interruption import graceful
@@ -78,7 +79,7 @@ def _trained(session: Session, todo: Sequence[Work]) -> Iterator[tuple[Work, Out
 
 def _train(session: Session, work: Work) -> Outcome | Exception:
     try:
-        return train_fold(session, work)
+        return train_fold(session, work, start_of(session, work))
     except Diverged as error:
         return error
     except torch.OutOfMemoryError as error:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from torch import Tensor
 
 from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
-from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.data.recipe import Recipe, parse_method
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
@@ -24,9 +26,10 @@ from emopeft.downstream.runs.identity import claim, folder_of, identity_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.errors import UserError
-from emopeft.files import default_root
+from emopeft.files import cache_root
 from emopeft.numerics import Numerics
 from emopeft.peft_modules.apply import Adaptation
+from emopeft.peft_modules.base import FROZEN, kind_of
 from emopeft.upstream.base import Upstream
 
 logger = logging.getLogger(__name__)
@@ -45,9 +48,11 @@ class Setup:
         """Whether anything but the head trains."""
         return any(self.adaptation.upstream.trainable())
 
-    def model(self, seed: int) -> AdaptedModel:
-        """A newly initialised model; what trains nothing is shared."""
-        return self.blueprint.model(seed, None if self.trains_upstream else self.adaptation)
+    def model(self, seed: int, start: Mapping[str, Tensor] | None = None) -> AdaptedModel:
+        """A newly initialised model, its head as ``start`` where given; what trains nothing is
+        shared."""
+        adaptation = None if self.trains_upstream else self.adaptation
+        return self.blueprint.model(seed, adaptation, start)
 
 
 @dataclasses.dataclass
@@ -62,6 +67,7 @@ class Session:
     numerics: Numerics
     upstream: Upstream
     setups: dict[str, Setup]  # by the method as it is written; the run's own first
+    frozen: Setup | None  # of the probes that heads start from; None where they start at random
     places: dict[str, int]  # an example's key -> its place in the examples
     folder: Path
     identity: dict[str, Any]
@@ -102,6 +108,7 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     plan = data.plan
     for warning in plan.warnings:
         logger.warning("%s", warning)
+    _check_start(recipe, plan)
     if recipe.train.select is not None:
         plan.task.metric(recipe.train.select)
     numerics = numerics_of(recipe)
@@ -131,12 +138,23 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
         head = blueprints[method].model(recipe.seeds[0], adaptations[method]).head
         examples = examples_of(recipe, plan, adaptations[method], head.pooled, numerics)
         setups[method] = Setup(blueprints[method], adaptations[method], examples)
+    frozen = None
+    if recipe.head.init == "probe":
+        frozen = _frozen(recipe, plan, blueprints[methods[0]], numerics)
     seconds = {"load": loaded - started, "features": time.monotonic() - loaded}
     places = {e.key: i for i, e in enumerate(chosen_examples(recipe, plan))}
     return Session(
-        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, places, folder,
-        identity, seconds,
+        recipe, command, recipe_file, data, accelerator, numerics, upstream, setups, frozen, places,
+        folder, identity, seconds,
     )  # fmt: skip
+
+
+def _frozen(recipe: Recipe, plan: Plan, blueprint: Blueprint, numerics: Numerics) -> Setup:
+    """What the probes need that heads start from: the upstream as it is, all of it kept."""
+    probe = Blueprint(blueprint.upstream, "none", blueprint.head)
+    adaptation = probe.adapt(recipe.seeds[0])
+    pooled = probe.model(recipe.seeds[0], adaptation).head.pooled
+    return Setup(probe, adaptation, examples_of(recipe, plan, adaptation, pooled, numerics))
 
 
 def examples_of(
@@ -152,7 +170,7 @@ def examples_of(
         torch.tensor([plan.target(e) for e in examples]),
         [plan.seconds[e.uid] for e in examples],
         [plan.audio[e.uid] for e in examples],
-        Path(recipe.cache.dir) if recipe.cache.dir else default_root(),
+        cache_root(recipe.cache.dir),
         recipe.cache,
         numerics,
         recipe.cache.batch_seconds,
@@ -197,6 +215,17 @@ def _methods(recipe: Recipe, plan: Plan) -> list[str]:
     """The run's method, then those that stages of the plan name, each once."""
     named = [s.method for fold in plan.folds for s in fold.stages if s.method]
     return list(dict.fromkeys([recipe.method, *named]))
+
+
+def _check_start(recipe: Recipe, plan: Plan) -> None:
+    """That a first stage does not train the head alone where it starts from the probe."""
+    for stage in (fold.stages[0] for fold in plan.folds):
+        method = stage.method or recipe.method
+        if recipe.head.init == "probe" and kind_of(parse_method(method)) == FROZEN:
+            raise UserError(
+                f"stage {stage.name} of {plan.protocol.name} trains the head alone ({method}), and "
+                "head.init=probe would train it twice: set head.init=random"
+            )
 
 
 def _is_probe(setup: Setup, plan: Plan, seed: int) -> bool:

@@ -17,7 +17,7 @@ from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.session import Session, stage_keys
-from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
+from emopeft.downstream.runs.work import Outcome, StageOutcome, Start, Work
 from emopeft.downstream.training.selection import (
     Diverged,
     Fit,
@@ -32,14 +32,17 @@ from emopeft.numerics import peak_memory
 
 logger = logging.getLogger(__name__)
 
+# What a stage goes on from: the state that the one before it kept, a probe, or nothing.
+Before = dict[str, Tensor] | Start | None
 
-def train_fold(session: Session, work: Work) -> Outcome:
-    """Train a fold; raises Diverged."""
+
+def train_fold(session: Session, work: Work, start: Start | None = None) -> Outcome:
+    """Train a fold, its first stage's head from ``start`` where given; raises Diverged."""
     peak_memory(reset=True)
     done: list[StageOutcome] = []
     trainer: Trainer | None = None
     for stage in work.fold.stages:
-        before = done[-1].state if done else None
+        before = done[-1].state if done else start
         last = stage is work.fold.stages[-1]
         outcome, trainer = _train_stage(session, work, stage, before, last)
         done.append(outcome)
@@ -51,7 +54,8 @@ def train_fold(session: Session, work: Work) -> Outcome:
     }
     tested = time.monotonic() - started
     dev = trainer.outputs(session.indices(work.fold.stages[-1].dev))
-    return Outcome(done, tests, dev, tested, peak_memory())
+    probe = None if start is None else start.result
+    return Outcome(done, tests, dev, tested, peak_memory(), probe)
 
 
 def check_stages(session: Session, folds: Sequence[Fold]) -> None:
@@ -75,9 +79,9 @@ def check_stages(session: Session, folds: Sequence[Fold]) -> None:
 
 
 def _train_stage(
-    session: Session, work: Work, stage: Stage, before: dict[str, Tensor] | None, last: bool
+    session: Session, work: Work, stage: Stage, before: Before, last: bool
 ) -> tuple[StageOutcome, Trainer]:
-    """A stage, from where the one before it ended; its trainer holds the best state."""
+    """A stage, from where the one before it ended; its trainer holds the state that is kept."""
     keys = stage_keys(session.recipe, stage.keys) if stage.keys else session.recipe.train
     place = work.progress(stage)
 
@@ -136,19 +140,20 @@ def _trainer(
     session: Session,
     work: Work,
     stage: Stage,
-    before: dict[str, Tensor] | None,
+    before: Before,
     keys: TrainKeys,
     rate: float,
     path: Any,
 ) -> Trainer:
-    """A trainer of a new model, which takes over what an earlier stage gave."""
+    """A trainer of a new model, which takes over what an earlier stage or a probe gave."""
     setup = session.setups[stage.method or session.recipe.method]
-    model = setup.model(work.seed)
+    probe = before.state if isinstance(before, Start) else None
+    model = setup.model(work.seed, probe)
     train = session.indices(stage.train)
     ready = setup.examples.preloaded
     if before is None:
         standardise_on(model, None if ready is None else ready[train])
-    else:
+    elif not isinstance(before, Start):
         _carry(model, before, stage)
     _freeze(model, stage)
     weights = utterance_weights(
@@ -163,7 +168,7 @@ def _trainer(
     return Trainer(
         model, setup.examples, session.task, train, session.indices(stage.dev), weights, keys,
         rate, work.seed, session.accelerator, checkpoint=path, label=label,
-        curves=None if path is None else curves,
+        curves=None if path is None else curves, starts_trained=probe is not None,
     )  # fmt: skip
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from emopeft.downstream.data.fold import Fold, Stage
+from emopeft.downstream.feature_cache.kept_probes import ProbeResult
 from emopeft.downstream.training.selection import Fit
+
+PROBE = "probe"  # where a fold keeps the progress of the probe that it starts from
 
 
 @dataclasses.dataclass
@@ -33,8 +36,17 @@ class Work:
 
     def clear(self) -> None:
         """Progress is not needed once the fold is written."""
-        for path in self.place.glob("stage*.pt"):
-            path.unlink(missing_ok=True)
+        for place in (self.place, self.place / PROBE):
+            for path in place.glob("stage*.pt"):
+                path.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass
+class Start:
+    """A frozen probe that a fold starts from: the head's whole state, and how it came about."""
+
+    state: dict[str, Tensor]
+    result: ProbeResult
 
 
 @dataclasses.dataclass
@@ -62,6 +74,7 @@ class Outcome:
     Attributes:
         tests: per named test the head's outputs (utterances, outputs); dev: of the last stage's.
         tested: seconds of the tests. peak: bytes of host and device.
+        probe: that the first stage started from, None where it started at random.
     """
 
     stages: list[StageOutcome]
@@ -69,3 +82,4 @@ class Outcome:
     dev: Tensor
     tested: float
     peak: dict[str, int | None]
+    probe: ProbeResult | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from emopeft import __version__
 from emopeft.downstream.data.fold import Example, Stage
 from emopeft.downstream.data.recipe import shipped
+from emopeft.downstream.feature_cache.kept_probes import ProbeResult
 from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.records.folds import write_fold
@@ -52,6 +53,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         "metrics": {name: session.task.measure(table) for name, table in tables.items()},
     }
     facts["seconds"] |= {"test": outcome.tested}
+    if outcome.probe is not None:
+        facts["probe"] = _probe(session, outcome.probe)
     write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
     write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed)
     work.clear()
@@ -135,7 +138,7 @@ def _facts(
             "train": sum(s.fit.seconds for s in stages),
             "test": 0.0,
         },
-        "frozen_seconds": setup.examples.frozen_seconds(),
+        "frozen_seconds": setup.examples.frozen_seconds() + _probes_frozen_seconds(session),
         "cache": setup.examples.facts() | {"bytes": setup.examples.stored_bytes()},
         "hours": sum(session.plan.seconds[e.uid] for e in train.values()) / 3600,
         "utterances": {
@@ -164,6 +167,14 @@ def _stage(session: Session, stage: Stage, outcome: StageOutcome) -> dict[str, A
         "seconds": fit.seconds,
         "audio_hours": hours * epochs,
     }
+
+
+def _probe(session: Session, result: ProbeResult) -> dict[str, Any]:
+    return result.model_dump() | {"frozen_seconds": _probes_frozen_seconds(session)}
+
+
+def _probes_frozen_seconds(session: Session) -> float:
+    return 0.0 if session.frozen is None else session.frozen.examples.frozen_seconds()
 
 
 def _plan(session: Session) -> dict[str, Any]:

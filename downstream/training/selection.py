@@ -22,12 +22,13 @@ class Diverged(UserError):
 
 @dataclasses.dataclass
 class Fit:
-    """What a training ended with; the model holds the best state."""
+    """What a training ended with; the model holds the best state, or, with choose=last, the last,
+    which then stands for the best."""
 
     steps: int
-    best_step: int
+    best_step: int  # whose state is kept; 0: the state it started from
     best: dict[str, Any]  # dev metrics at the best step
-    history: list[dict[str, float]]  # step, loss, dev metrics of every evaluation
+    history: list[dict[str, float]]  # step, loss (not of step 0), dev metrics of every evaluation
     seconds: float
 
 
@@ -47,11 +48,15 @@ class Selection:
         task: Task,
         keys: TrainKeys,
         step: int,
-        loss: float,
+        loss: float | None,
         outputs: Tensor,
         targets: Tensor,
     ) -> bool:
-        """Take in an evaluation: dev's outputs and targets; true where it is the best so far.
+        """Take in an evaluation: dev's outputs and targets; true where this state is to be kept:
+        it is the best so far, or the last one is asked for.
+
+        Args:
+            loss: of the steps since the evaluation before; None before the first step.
 
         A metric that is NaN (CCC of constant ratings) is worse than every number, and no error.
         """
@@ -59,11 +64,13 @@ class Selection:
         even = torch.full((len(outputs),), 1 / len(outputs), dtype=outputs.dtype)
         dev_loss = float(task.loss(outputs, targets.to(outputs.dtype), even))
         shown = {m.name: float(metrics[m.name]) for m in task.metrics}
-        self.history.append({"step": step, "loss": loss, "dev_loss": dev_loss, **shown})
+        trained = {} if loss is None else {"loss": loss}
+        self.history.append({"step": step, **trained, "dev_loss": dev_loss, **shown})
         self.since_best += 1
         self.since_plateau += 1
         select = selected(task, keys)
-        if not self.best or select.beats(metrics[select.name], self.best[select.name]):
+        better = not self.best or select.beats(metrics[select.name], self.best[select.name])
+        if better or keys.choose == "last":
             self.best, self.best_step = metrics, step
             self.since_best = self.since_plateau = 0
             return True

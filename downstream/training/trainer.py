@@ -56,6 +56,8 @@ class Trainer:
         checkpoint: where progress is kept (None: nowhere).
         label: shown on the progress bar.
         curves: TensorBoard folder, or None.
+        starts_trained: whether the model's first state is one to choose, too: it is evaluated
+            before the first step and counts as step 0.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Trainer:
         checkpoint: Path | None = None,
         label: str = "",
         curves: Path | None = None,
+        starts_trained: bool = False,
     ):
         self.examples, self.task, self.keys = examples, task, keys
+        self.starts_trained = starts_trained
         self.step_loss = StepLoss(task, keys)
         self.train_indices, self.dev_indices = list(train), list(dev)
         self.weights = dict(zip(self.train_indices, weights.tolist(), strict=True))
@@ -139,6 +143,8 @@ class Trainer:
         # The inputs of a step are read and copied while the one before is computed.
         groups = (group for batch in self._batches() for group in self._groups(batch)[0])
         self.inputs = self.examples.prefetch(groups, self.accelerator.device)
+        if self.starts_trained and not self.selection.history:
+            self._evaluate(bar)
         while self.step < self.total and not self.selection.stopped(self.keys):
             self._optimise(next(upcoming))
             self.step += 1
@@ -275,17 +281,21 @@ class Trainer:
         return outputs_of(self.model, self.examples, indices, self.keys, self.accelerator)
 
     def _evaluate(self, bar: tqdm) -> None:
-        loss = self.accelerator.reduce(self.loss_sum.clone(), "sum").item() / self.loss_count
-        self.loss_sum.zero_()
-        self.loss_count = 0
-        check_loss(loss, self.label, self.step, self.lr)
+        """Look at dev, after some steps or before the first."""
+        loss: float | None = None
+        if self.loss_count:
+            loss = self.accelerator.reduce(self.loss_sum.clone(), "sum").item() / self.loss_count
+            self.loss_sum.zero_()
+            self.loss_count = 0
+            check_loss(loss, self.label, self.step, self.lr)
         outputs, targets = self.outputs(self.dev_indices), self.examples.targets[self.dev_indices]
         chosen = self.selection
         if chosen.note(self.task, self.keys, self.step, loss, outputs, targets):
             self.best_state = self.plain.trainable_state()
         select = selected(self.task, self.keys)
         now, best = (select.show(x[select.name]) for x in (chosen.history[-1], chosen.best))
-        bar.set_postfix_str(f"loss {loss:.3f}, dev {select.title} {now} (best {best})")
+        trained = "" if loss is None else f"loss {loss:.3f}, "
+        bar.set_postfix_str(f"{trained}dev {select.title} {now} (best {best})")
         self._draw()
         self.model.train()
 

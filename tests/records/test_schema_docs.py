@@ -30,7 +30,7 @@ def keys_of(schema, data, definitions):
     while "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if isinstance(data, dict) and "properties" in schema:
-        assert set(data) == set(schema["properties"])
+        assert set(schema["required"]) <= set(data) <= set(schema["properties"])
         for key, value in data.items():
             keys_of(schema["properties"][key], value, definitions)
 

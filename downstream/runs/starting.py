@@ -1,0 +1,148 @@
+"""Where a fold's head starts: at the fold's own frozen probe (head.init=probe).
+
+Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): under a random head the
+first steps distort what the encoder knows. A probe is trained once per fold and seed, as
+``-p none`` would train it, and kept for all methods (feature_cache/kept_probes.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from emopeft.downstream.data.fold import Fold, Stage
+from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.data.prepare import protocol_name
+from emopeft.downstream.data.recipe import probe_keys
+from emopeft.downstream.feature_cache.kept_probes import KeptProbes, ProbeResult
+from emopeft.downstream.models.heads import make_head
+from emopeft.downstream.models.model import IN_HEAD
+from emopeft.downstream.runs.identity import deciding
+from emopeft.downstream.runs.probing import train_folds
+from emopeft.downstream.runs.session import Session, stage_keys
+from emopeft.downstream.runs.stages import train_fold
+from emopeft.downstream.runs.work import PROBE, Outcome, Start, Work
+from emopeft.downstream.training.probes import probes_can_train
+from emopeft.downstream.training.selection import Diverged
+from emopeft.files import cache_root, digest
+
+
+def start_of(session: Session, work: Work) -> Start | None:
+    """The frozen probe that a fold starts from, read or made; None: it starts at random.
+
+    Raises Diverged where the probe's training did.
+    """
+    if session.frozen is None:
+        return None
+    frozen_session, frozen_work = _frozen_run(session, work)
+    cache, limit = session.recipe.cache, session.recipe.cache.limit
+    kept = KeptProbes(
+        cache_root(cache.dir), shared_key(frozen_session), session.upstream.name,
+        None if limit is None else limit * 1e9,
+    )  # fmt: skip
+    which = own_key(session.plan, frozen_work.fold.stages[0], work.seed)
+    like = make_head(**frozen_session.setup.blueprint.head).state_dict()
+    with contextlib.ExitStack() as stack:
+        found: list[Any] = [None]
+        if session.accelerator.is_main_process:
+            stack.enter_context(kept.making(which))
+            found = [kept.read(which, like)]
+        if session.accelerator.num_processes > 1:  # all take part in the training, or none
+            broadcast_object_list(found)
+        if found[0] is not None:
+            return Start(*found[0])
+        start = _made(frozen_session, frozen_work)
+        if session.accelerator.is_main_process:
+            kept.write(which, start.state, start.result)
+            frozen_work.clear()
+    return start
+
+
+def _frozen_run(session: Session, work: Work) -> tuple[Session, Work]:
+    """The fold's first stage as a run of its own that trains the head alone, without tests."""
+    assert session.frozen is not None
+    recipe, first = session.recipe, work.fold.stages[0]
+    keys = stage_keys(recipe, first.keys) if first.keys else recipe.train
+    recipe = dataclasses.replace(
+        recipe, method="none", train=probe_keys(protocol_name(recipe), keys)
+    )
+    # A method may say which states its head sees (ws).
+    head = session.setups[first.method or session.recipe.method].blueprint.head
+    blueprint = dataclasses.replace(session.frozen.blueprint, head=head)
+    setup = dataclasses.replace(session.frozen, blueprint=blueprint)
+    fold = Fold(f"{work.fold.name} (probe)", (Stage("train", first.train, first.dev),), {})
+    return (
+        dataclasses.replace(session, recipe=recipe, setups={"none": setup}, frozen=None),
+        Work(fold, work.seed, work.place / PROBE),
+    )
+
+
+def _made(session: Session, work: Work) -> Start:
+    head = session.setup.model(work.seed).head
+    try:
+        if probes_can_train(head, session.examples.preloaded):
+            ((_, outcome),) = train_folds(session, [work])
+            if isinstance(outcome, Diverged):
+                raise outcome
+        else:
+            outcome = train_fold(session, work)
+            session.accelerator.free_memory()
+    except Diverged as error:
+        raise Diverged(
+            f"the frozen probe that the head would start from failed: {error}"
+        ) from error
+    return Start(*_kept_of(outcome))
+
+
+def _kept_of(outcome: Outcome) -> tuple[dict[str, Any], ProbeResult]:
+    (stage,) = outcome.stages
+    begin = f"{IN_HEAD}."
+    state = {n.removeprefix(begin): t.cpu() for n, t in stage.state.items() if n.startswith(begin)}
+    return state, ProbeResult(
+        dev=stage.fit.best,
+        lr=stage.lr,
+        steps=stage.fit.steps,
+        best_step=stage.fit.best_step,
+        evaluations=len(stage.fit.history),
+        seconds=stage.fit.seconds + stage.tuning,
+    )
+
+
+# ---- keys -----------------------------------------------------------------------------------
+
+
+def shared_key(session: Session) -> dict[str, Any]:
+    """What decides a probe beside its utterances and seed; the run's method has no part in it.
+
+    Args:
+        session: of the probe. The folder of its frozen part is named by the digest of all that
+            decides that: weights, loader, options, code, numerics, format (`cache_key`).
+    """
+    setup = session.setup
+    assert setup.examples.cache is not None
+    numerics = session.numerics.describe(session.accelerator.device)
+    if probes_can_train(setup.model(0).head, setup.examples.preloaded):
+        numerics["precision"] = "fp32"  # whatever the run's is
+    return {
+        "frozen": setup.examples.cache.folder.name,
+        "task": session.task.describe(),
+        "loss": session.task.learning(),
+        "head": setup.blueprint.head,
+        "train": deciding(session.recipe.train, session.task),
+        "numerics": numerics,
+    }
+
+
+def own_key(plan: Plan, stage: Stage, seed: int) -> str:
+    """Digest of a probe's utterances, in order, and of its seed."""
+    rows = [
+        [part, e.view, e.weight, plan.audio[e.uid], [None if math.isnan(x) else x for x in target]]
+        for part, examples in (("train", stage.train), ("dev", stage.dev))
+        for e in examples
+        for target in [plan.target(e)]
+    ]
+    return digest({"rows": rows, "seed": seed})
