@@ -19,6 +19,7 @@ from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
+from emopeft.downstream.records.together import by_speaker, pooled
 from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
@@ -104,6 +105,7 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         for name in first.plan.folds
         if (name, seed) not in pairs
     ]
+    tests = first.plan.tests if finished else []
     return {
         "schema": 2,
         "status": "incomplete" if lacking else "finished",
@@ -125,6 +127,8 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         "folds": [_entry(entry) for entry in data],
         "missing": lacking,
         "summary": summarise(finished, folds[0].task, first.plan.tests),
+        "pooled": {test: pooled(folds, folds[0].task, test) for test in tests},
+        "speakers": {test: by_speaker(folds, folds[0].task, test) for test in tests},
         "cost": _cost(data),
     }
 

@@ -20,6 +20,7 @@ from emopeft.downstream.records.schema import (
     Utterances,
 )
 from emopeft.downstream.records.values import (
+    LARGEST,
     Hash,
     Hours,
     Moment,
@@ -76,6 +77,13 @@ class Mean(Strict):
     seed_std: Statistic | None
 
 
+class SpeakerFacts(Strict):
+    """One speaker: how many utterances were tested, and the main metric on them (null: none)."""
+
+    utterances: Annotated[int, Field(ge=1, le=LARGEST)]
+    value: Statistic | None
+
+
 class CostFacts(Strict):
     """What the run took.
 
@@ -106,6 +114,8 @@ class RecordFacts(Strict):
         differs: other facts in which folds differ; the record has those of the first one.
         missing: folds and seeds that are not there or failed.
         summary: test name to metric to `Mean`.
+        pooled: test name to metric, on the utterances of all folds at once; the mean over seeds.
+        speakers: test name to speaker to the main metric on that speaker's utterances.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -133,6 +143,8 @@ class RecordFacts(Strict):
     folds: Annotated[list[FoldEntry], Field(min_length=1, max_length=FOLDS)]
     missing: Annotated[list[Missing], Field(max_length=FOLDS)]
     summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
+    pooled: Annotated[dict[Name, dict[Name, Statistic | None]], Field(max_length=100)] = {}
+    speakers: Annotated[dict[Name, dict[Name, SpeakerFacts]], Field(max_length=100)] = {}
     cost: CostFacts
 
     def to_json(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         if len(record["plan"]["tests"]) > 1:
             lines.append(f"test {plain(test)}")
         lines.append(_table(record, task, test))
+        lines += _speakers(record, task, test)
         lines += _chance(record, task, test, out)
     for fold in record["folds"]:
         if fold["status"] == "failed":
@@ -106,9 +108,29 @@ def _table(record: Mapping[str, Any], task: Task, test: str) -> str:
     if means:
         cells = [statistic(metric, means[metric.name]) for metric in task.shown]
         rows.append(["mean" if complete else "incomplete", "", *cells, "", "", ""])
+    together = record.get("pooled", {}).get(test)
+    if together and means and means[task.main]["n"] > 1:
+        cells = [value(metric, together[metric.name]) for metric in task.shown]
+        rows.append(["pooled", "", *cells, "", "", ""])
     titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *titles, "lr", "best/steps", "training"]
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+
+
+def _speakers(record: Mapping[str, Any], task: Task, test: str) -> list[str]:
+    """How far speakers lie apart in the main metric."""
+    speakers = record.get("speakers", {}).get(test, {})
+    numbers = [s["value"] for s in speakers.values() if s["value"] is not None]
+    if len(numbers) < 2:
+        return []
+    metric = task.metric(task.main)
+    lowest, highest = (metric.show(end(numbers)) for end in (min, max))
+    without = len(speakers) - len(numbers)
+    return [
+        f"per speaker: {metric.title} {metric.show(statistics.fmean(numbers))} ± "
+        f"{metric.show(statistics.stdev(numbers))}, {lowest} to {highest}, {len(numbers)} speakers"
+        + (f" ({without} more have none)" if without else "")
+    ]
 
 
 def _chance(record: Mapping[str, Any], task: Task, test: str, out: Path) -> list[str]:

@@ -10,11 +10,12 @@ rating counts as if its error were 0. A dimension that nobody in the batch is ra
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+    Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def ccc(outputs: Tensor, ratings: Tensor, weights: Tensor) -> Tensor:
@@ -23,6 +24,8 @@ def ccc(outputs: Tensor, ratings: Tensor, weights: Tensor) -> Tensor:
     Where CCC is 0/0 (outputs and ratings constant and equal, or a single rating that is met), it
     counts as 0 and has no gradient.
     """
+    import torch
+
     rated, share, y = _rated(ratings, weights)
     mean_x, mean_y = (share * outputs).sum(-2), (share * y).sum(-2)
     a, b = outputs - mean_x.unsqueeze(-2), y - mean_y.unsqueeze(-2)
@@ -35,6 +38,8 @@ def ccc(outputs: Tensor, ratings: Tensor, weights: Tensor) -> Tensor:
 
 def rmse(outputs: Tensor, ratings: Tensor, weights: Tensor) -> Tensor:
     """Root of the mean squared error; its gradient at 0 is 0 (Lashkarashvili et al. 2024)."""
+    import torch
+
     _, share, y = _rated(ratings, weights)
     square = (share * (outputs - y) ** 2).sum(-2)
     there = square > 0
@@ -57,6 +62,8 @@ ADDITIVE = ("mse", "mae")
 
 def _rated(ratings: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether a dimension is rated, each rating's share in it, and the ratings with 0 for NaN."""
+    import torch
+
     known = ~ratings.isnan()
     share = weights.unsqueeze(-1) * known
     total = share.sum(-2, keepdim=True)
@@ -65,5 +72,7 @@ def _rated(ratings: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _error(outputs: Tensor, ratings: Tensor) -> Tensor:
+    import torch
+
     known = ~ratings.isnan()
     return torch.where(known, outputs - torch.nan_to_num(ratings), 0.0)
