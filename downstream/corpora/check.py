@@ -26,6 +26,9 @@ duplicate            warning the same decoded samples under several ids, marked 
 surplus              warning more of an emotion, or more speakers, than published
 not of the corpus    info    audio files in the tree that are no utterances
 format               info    sample rates, channels, durations
+ratings              info    of each: the range, how many utterances have it, how many lie beyond
+                             the nominal scale
+votes                info    how many utterances have votes, and how many votes each
 ==================== ======= ====================================================================
 """
 
@@ -91,6 +94,7 @@ def check(
     report.count(utterances, scanned.seconds)
     if utterances:
         _completeness(report, corpus, utterances)
+        _opinions(report, corpus, utterances)
     _audio(report, utterances, scanned)
     _duplicates(report, utterances, scanned)
     if hashes is not None:
@@ -123,6 +127,35 @@ def _completeness(report: Report, corpus: Corpus, utterances: Sequence[Utterance
         f"{u.id}: '{u.emotion}'" for u in utterances if corpus.emotions and _odd(u, corpus.emotions)
     ]
     report.add("error", "unknown label", f"not one of {' '.join(corpus.emotions)}", unknown)
+
+
+def _opinions(report: Report, corpus: Corpus, utterances: Sequence[Utterance]) -> None:
+    """Ratings and votes, where there are any."""
+    items = []
+    for name in dict.fromkeys(
+        [*corpus.scales, *sorted({n for u in utterances for n in u.ratings})]
+    ):
+        rated = [u.ratings[name] for u in utterances if name in u.ratings]
+        text = f"{name}: {len(rated)} rated"
+        if rated:
+            text += f", {min(rated):g} to {max(rated):g}"
+        if ends := corpus.scales.get(name):
+            beyond = sum(not ends[0] <= x <= ends[1] for x in rated)
+            text += f" (scale {ends[0]:g} to {ends[1]:g}, {beyond} beyond it)"
+        items.append(text)
+    report.add("information", "ratings", "numbers on the corpus' own scale", items)
+    votes = [sum(u.votes.values()) for u in utterances if u.votes]
+    if votes:
+        each = Counter(f"{number:g}" for number in votes)
+        spread = ", ".join(f"{n} ({each[n]})" for n in sorted(each, key=float))
+        undecided = sum(bool(u.votes) and u.emotion is None for u in utterances)
+        items = [
+            f"{len(votes)} of {len(utterances)} utterances have votes",
+            f"votes each: {spread}",
+        ]
+        if undecided:
+            items.append(f"{undecided} utterances with votes have no label")
+        report.add("information", "votes", "what single raters chose", items)
 
 
 def _odd(utterance: Utterance, emotions: tuple[str, ...]) -> bool:

@@ -2,6 +2,11 @@
 
 The actors' sex, age, race and ethnicity come from the publisher's VideoDemographics.csv when
 it lies in the tree (or is named by the option ``demographics``); without it they are unknown.
+
+The label is the emotion that the actor was asked for. What raters took a clip for is in the
+publisher's processedResults/tabulatedVotes.csv, read when it lies in the tree or is named by the
+option ``votes``. Other raters heard the voice, saw the face, or both: ``votes_of`` says whose votes
+are taken. Voice, where nothing is said: those raters heard what a model hears.
 """
 
 from __future__ import annotations
@@ -9,10 +14,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from emopeft.downstream.corpora.base import Corpus, Utterance, read_names, register
-from emopeft.errors import UserError
+from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
 
 EMOTIONS = {
@@ -28,13 +34,17 @@ DEMOGRAPHICS = "VideoDemographics.csv"
 TRAITS = ("Age", "Race", "Ethnicity")
 LARGEST_TABLE = 16 << 20  # bytes
 HASHES = "AudioWAV_sha256_size.tsv"
+VOTES = "tabulatedVotes.csv"
+RESULTS = "processedResults"  # the folder of the table in the publisher's tree
+SHOWN = {"voice": 1, "face": 2, "both": 3}  # first digit of the row's number: 100000 x it + clip
+LETTERS = {emotion[0]: label for emotion, label in EMOTIONS.items()}  # columns of the table
 
 
 def _find(root: Path, name: str) -> Path | None:
     """A table in the tree, or beside it when ``root`` is the AudioWAV folder itself."""
-    folders = [root, root / "AudioWAV"]
+    folders = [root, root / "AudioWAV", root / RESULTS]
     if root.absolute().name.lower() == "audiowav":
-        folders.append(root.absolute().parent)
+        folders += [root.absolute().parent, root.absolute().parent / RESULTS]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
@@ -65,10 +75,58 @@ def _demographics(path: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
-def read(root: Path, demographics: str | Path | None = None) -> list[Utterance]:
+def votes(place: Path, of: str = "voice") -> dict[str, dict[str, float]]:
+    """Clip id -> label -> how many raters chose it, from the published table; needs no audio.
+
+    Args:
+        place: tabulatedVotes.csv, or a folder that holds it as the publisher's tree does.
+        of: what the raters were shown: "voice", "face" or "both".
+
+    Raises:
+        UserError: there is no such table, or a row whose votes are not the number of raters or
+            give another agreement (the largest share) than the table's own columns say.
+    """
+    if of not in SHOWN:
+        raise unknown("choice of votes_of", str(of), SHOWN)
+    table = _find(place, VOTES) if place.is_dir() else place
+    if table is None or not table.is_file():
+        raise UserError(f"no {VOTES} at {place}; give CREMA-D's table as -o corpus.options.votes")
+    result: dict[str, dict[str, float]] = {}
+    reader = csv.DictReader(io.StringIO(read_text(table, LARGEST_TABLE), newline=""))
+    try:
+        for row in reader:
+            if int(row[""]) // 100_000 != SHOWN[of]:
+                continue
+            counts = {label: int(row[letter]) for letter, label in LETTERS.items()}
+            raters, agreement = int(row["numResponses"]), float(row["agreement"])
+            if min(counts.values()) < 0 or sum(counts.values()) != raters or raters < 1:
+                raise ValueError(f"the votes do not add up to {raters} raters")
+            if abs(max(counts.values()) / raters - agreement) > 1e-6:
+                raise ValueError(f"the votes do not give an agreement of {agreement}")
+            clip = row["fileName"].strip()
+            if NAME.fullmatch(clip) is None or clip in result:
+                raise ValueError(f"{clip[:60]!r} is no clip, or stands twice")
+            result[clip] = {label: float(count) for label, count in counts.items() if count}
+    except (csv.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{table}, line {reader.line_num}: this is not CREMA-D's {VOTES} "
+            f"({type(error).__name__}: {error}); get it again from its publisher"
+        ) from error
+    if not result:
+        raise UserError(f"{table} holds no votes on the {of}; get it again from its publisher")
+    return result
+
+
+def read(
+    root: Path,
+    demographics: str | Path | None = None,
+    votes: str | Path | None = None,
+    votes_of: str = "voice",
+) -> list[Utterance]:
     """The utterances of a CREMA-D tree, sorted by name."""
     table = Path(demographics) if demographics else _find(root, DEMOGRAPHICS)
     actors = _demographics(table) if table else {}
+    raters = _chosen_votes(root, votes, votes_of)
 
     def parse(path: Path) -> Utterance | str | None:
         match = NAME.fullmatch(path.stem.upper())
@@ -85,9 +143,20 @@ def read(root: Path, demographics: str | Path | None = None) -> list[Utterance]:
             sex=actors.get(actor, {}).get("sex"),
             style="acted",
             traits={k: v for k, v in actors.get(actor, {}).items() if k != "sex"},
+            votes=raters.get(match[0], {}),
         )
 
     return read_names(root, parse)
+
+
+def _chosen_votes(
+    root: Path, place: str | Path | None, of: str
+) -> Mapping[str, Mapping[str, float]]:
+    """The votes of the table that is named, or lies in the tree; none where there is no table."""
+    table = Path(place).expanduser() if place else _find(root, VOTES)
+    if table is None and of == "voice":
+        return {}
+    return votes(table or root, of)
 
 
 def hashes(place: Path) -> dict[str, tuple[str, int]]:
@@ -143,6 +212,10 @@ register(
             ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
             ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
         ),
-        options={"demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age)"},
+        options={
+            "demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age)",
+            "votes": f"{VOTES}, or its folder, when it is not in the tree",
+            "votes_of": "whose votes: raters of the voice (default), the face, or both",
+        },
     )
 )

@@ -4,6 +4,9 @@ Five sessions of a female and a male eSpeak NG voice say the same sentences in f
 which are nothing but settings of rate, pitch, pitch range and volume with some jitter. Nobody
 feels anything in it: a number measured on it says that the harness works, and nothing else.
 
+Its ratings are settings, too, of the clip as it was made: ``arousal`` is how fast and loud,
+``valence`` how high and lively the synthesiser spoke, from 1 to 5. Nobody rated anything.
+
 ``python -m downstream.corpora.demo DIR`` makes it in a few seconds.
 """
 
@@ -56,6 +59,7 @@ SETTINGS = {
     "sad": (125, 25, 15, 26),
 }
 JITTER = (15, 8, 12, 10)
+SCALE = (1.0, 5.0)  # of both ratings
 NOISE = 0.005  # rms of the room, full scale 1: loudness shows even when a clip is normalised
 RATE, VOLUME, PITCH, RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 
@@ -90,6 +94,24 @@ def clips() -> Iterator[Clip]:
                         settings=(rate, pitch, span, volume),
                         seed=int.from_bytes(noise[4:7], "big"),
                     )
+
+
+def ratings(clip: Clip) -> dict[str, float]:
+    """Arousal and valence of a clip, from 1 to 5, not rounded.
+
+    Arousal is the mean of rate and volume, valence that of pitch and range, each of them counted
+    from the lowest value that a setting can have with its jitter (1) to the highest (5).
+    """
+    low, high = SCALE
+    places = [
+        (value - min(known) + width) / (max(known) - min(known) + 2 * width)
+        for value, width, known in zip(
+            clip.settings, JITTER, zip(*SETTINGS.values(), strict=True), strict=True
+        )
+    ]
+    rate, pitch, span, volume = places
+    pairs = {"valence": (pitch, span), "arousal": (rate, volume)}
+    return {name: low + (high - low) * sum(pair) / 2 for name, pair in pairs.items()}
 
 
 def synthesise(root: Path, progress: Callable[[int, int], None] | None = None) -> None:
@@ -216,7 +238,8 @@ _STEM = re.compile(rf"ses([1-5])_([FM])_({'|'.join(SETTINGS)})_\d\d")
 
 
 def read(root: Path) -> list[Utterance]:
-    """All clips of the tree, by session and name."""
+    """All clips of the tree, by session and name; those of other settings have no ratings."""
+    known = {Path(clip.path).stem: clip for clip in clips()}
     utterances = []
     for path in sorted(root.glob("session[1-5]/ses*_*")):
         match = _STEM.fullmatch(path.stem)
@@ -230,6 +253,7 @@ def read(root: Path) -> list[Utterance]:
                     emotion=emotion,
                     session=session,
                     sex="female" if sex == "F" else "male",
+                    ratings=ratings(known[path.stem]) if path.stem in known else {},
                 )
             )
     if not utterances:
@@ -255,6 +279,7 @@ if __name__.startswith("emopeft."):
             language="English",
             expected=dict.fromkeys(SETTINGS, 2 * len(VOICES) * CLIPS_PER_EMOTION),
             speakers=2 * len(VOICES),
+            scales={"valence": SCALE, "arousal": SCALE},
         )
     )
 

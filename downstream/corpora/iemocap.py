@@ -1,11 +1,20 @@
 """IEMOCAP: ``Session{1..5}`` with ``sentences/wav`` and ``dialog/EmoEvaluation``.
 
-Labels are the consensus column of the EmoEvaluation files, whose lines are, split by tabs::
+Labels are the consensus column of the EmoEvaluation files, split by tabs, with the ratings in the
+order valence, arousal, dominance; single raters follow, each with one label or several::
 
     [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]
+    C-E2:	Neutral;	()
+    C-E3:	Neutral; Frustration;	(in their own words)
+    C-F1:	Neutral;	()
+    A-E3:	val 3; act 2; dom  2;	()
 
-with the ratings in the order valence, arousal, dominance. The lines of single raters (``C-``,
-``A-``), the sub-folders of single raters and macOS's ``._*`` files are passed over.
+Votes are counted over the lines ``C-E*``: each label that a rater named is one vote (as Wu, Zhang
+and Woodland 2023 count them, W-Wu/ERC-SLT22). The actors' own (``C-F*``, ``C-M*``) are no votes:
+they do not rate what was heard, only improvised dialogs have them, and the published label and
+means are of the other raters alone (``A-E3`` and ``A-E4`` of the first utterance, 3 2 2 and 2 3 3,
+give the 2.5 2.5 2.5 of its line; ``A-F1``, 3 2 1, is not in it). ``A-`` lines, the sub-folders of
+single raters and macOS's ``._*`` files are passed over.
 
 The speaker is the session with the letter before the last index (``Ses01F_impro01_M003`` is
 spoken by ``Ses01_M``): the letter in ``Ses01F`` is whose motion was captured.
@@ -16,10 +25,18 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from emopeft.downstream.corpora.audio import is_audio
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, register
+from emopeft.downstream.corpora.base import (
+    Corpus,
+    TreeError,
+    Utterance,
+    printable,
+    register,
+)
 from emopeft.files import read_bytes
 
 EMOTIONS = {
@@ -35,11 +52,26 @@ EMOTIONS = {
     "oth": "other",
     "xxx": "undecided",  # the raters found no majority
 }
+# What raters could choose, as it stands in their lines.
+WORDS = {
+    "neutral": "neutral",
+    "neutral state": "neutral",
+    "happiness": "happy",
+    "excited": "excited",
+    "sadness": "sad",
+    "anger": "angry",
+    "frustration": "frustrated",
+    "surprise": "surprised",
+    "fear": "fearful",
+    "disgust": "disgusted",
+    "other": "other",
+}
 SESSIONS = ("1", "2", "3", "4", "5")
 ID = re.compile(r"Ses0([1-5])[FM]_(impro|script)\w*_([FM])\w+")
 LINE = re.compile(
     r"\[\s*[\d.]+\s*-\s*[\d.]+\s*\]\s+(\S+)\s+(\S+)\s+\[([^,\]]+),([^,\]]+),([^,\]]+)\]"
 )
+RATER = re.compile(r"C-E\d+:([^(]*)")
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +122,25 @@ def _session(root: Path, session: str) -> tuple[list[Utterance], list[str]]:
         if is_audio(path) and not path.name.startswith(".")
     }
     utterances = []
+    strange: Counter[str] = Counter()
     for file in files:
         # The label files are ASCII; Latin-1 reads any byte that went astray.
         lines = read_bytes(file).decode("latin-1").splitlines()
         for number, line in enumerate(lines, start=1):
             if not line.startswith("["):
                 continue
-            result = _parse(line, session, audio, wavs.relative_to(root))
+            votes = _votes(lines[number:], strange)
+            result = _parse(line, votes, session, audio, wavs.relative_to(root))
             if isinstance(result, str):
                 problems.append(f"{file.relative_to(root)}, line {number}: {result}")
             else:
                 utterances.append(result)
+    if strange:
+        words = ", ".join(f"'{printable(word)}' ({n})" for word, n in strange.most_common(5))
+        logger.warning(
+            "%d votes in %s name no label of IEMOCAP and are not counted: %s",
+            strange.total(), evaluations, words,
+        )  # fmt: skip
     unlabelled = sorted(audio.keys() - {u.id for u in utterances}) if not problems else []
     if unlabelled:
         logger.warning(
@@ -112,7 +152,24 @@ def _session(root: Path, session: str) -> tuple[list[Utterance], list[str]]:
     return sorted(utterances, key=lambda u: u.id), problems
 
 
-def _parse(line: str, session: str, audio: dict[str, Path], wavs: Path) -> Utterance | str:
+def _votes(lines: Sequence[str], strange: Counter[str]) -> dict[str, float]:
+    """Votes of the raters in the lines below an utterance's own; ``strange`` counts other words."""
+    votes: Counter[str] = Counter()
+    for line in lines:
+        if line.startswith("["):  # the next utterance
+            break
+        if match := RATER.match(line):
+            for word in filter(None, map(str.strip, match[1].split(";"))):
+                if word.lower() in WORDS:
+                    votes[WORDS[word.lower()]] += 1
+                else:
+                    strange[word] += 1
+    return {label: float(votes[label]) for label in EMOTIONS.values() if votes[label]}
+
+
+def _parse(
+    line: str, votes: dict[str, float], session: str, audio: dict[str, Path], wavs: Path
+) -> Utterance | str:
     match = LINE.match(line)
     if match is None:
         return f"cannot be parsed: {line[:80]!r}"
@@ -139,6 +196,7 @@ def _parse(line: str, session: str, audio: dict[str, Path], wavs: Path) -> Utter
         sex="female" if parts[3] == "F" else "male",
         style="natural" if parts[2] == "impro" else "acted",
         ratings={"valence": valence, "arousal": arousal, "dominance": dominance},
+        votes=votes,
     )
 
 

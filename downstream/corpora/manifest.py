@@ -12,22 +12,31 @@ The same as JSON lines, one object per line::
     {"id": "anna_001", "path": "audio/anna_001.wav", "speaker": "anna", "label": "angry"}
     {"id": "ben_001", "path": "audio/ben_001.flac", "speaker": "ben", "label": "neutral"}
 
-========= ======== ============================================================================
-column    required value
-========= ======== ============================================================================
-id        yes      any text, once in the table
-path      yes      a .wav or .flac file; a relative path counts from the table's folder
-speaker   yes      any text: folds keep a speaker on one side. Left empty: not known, which only
-                   protocols with ``unknown_speakers`` take
-label     yes      the emotion, any text ("happy"); the same word for the same class
-session   no       any text: the unit of leave-one-session-out
-sex       no       female or male (f and m will do)
-style     no       acted or natural
-valence   no       a number, high meaning pleasant, on any scale
-arousal   no       a number, high meaning excited
-dominance no       a number, high meaning dominant
-split     no       the side of a split of your own, for example train, dev or test
-========= ======== ============================================================================
+=========== ======== ==========================================================================
+column      required value
+=========== ======== ==========================================================================
+id          yes      any text, once in the table
+path        yes      a .wav or .flac file; a relative path counts from the table's folder
+speaker     yes      any text: folds keep a speaker on one side. Left empty: not known, which only
+                     protocols with ``unknown_speakers`` take
+label       no       the emotion, any text ("happy"); the same word for the same class. Empty: not
+                     known, or the raters found no consensus
+session     no       any text: the unit of leave-one-session-out
+sex         no       female or male (f and m will do)
+style       no       acted or natural
+valence     no       a number, high meaning pleasant, on any scale
+arousal     no       a number, high meaning excited
+dominance   no       a number, high meaning dominant
+rating:NAME no       a number: any other rating, for example rating:intensity
+label:NAME  no       how many raters chose NAME ("label:happy"), or the share of them: whole
+                     numbers, or shares of 1 in each row (0.6, 0.4). Empty: none
+trait:NAME  no       any text that is known of speaker or recording, for example trait:age
+split       no       the side of a split of your own, for example train, dev or test
+=========== ======== ==========================================================================
+
+There must be a label, a rating or votes; a row without any takes no part. The nominal ends of a
+rating's scale stand in no column: they are the option ``scale``, for example
+``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings beyond it are kept as they are.
 
 Values may be left empty (or be null) in columns that are not required; columns may stand in any
 order; empty lines are passed over. Every mistake is listed with its line and column. A row of the
@@ -38,118 +47,36 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import ValidationError
 
-from emopeft.downstream.corpora.audio import AUDIO_SUFFIXES, is_audio
 from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, printable, register
+from emopeft.downstream.corpora.manifest_row import (
+    NAMED,
+    RATINGS,
+    ManifestRow,
+    column_of,
+    column_problem,
+)
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
-from emopeft.validation import Strict
 
 LARGEST_FILE = 256 << 20  # bytes: over a million rows
-LONGEST = 1000  # characters of a cell
 MOST_PROBLEMS = 1000  # after which a table is not read on
+MOST_NAMED = 50  # different columns of a table that are called rating:, label: or trait:, each
 
 
-def _cell(raw: Any) -> str | None:
-    """A cell as text, None when it is empty; ValueError with a sentence when it is neither.
+REQUIRED = ("id", "path", "speaker")  # in the header
+GATHERED = tuple(NAMED.values())
+COLUMNS = (*(name for name in ManifestRow.model_fields if name not in GATHERED), *RATINGS)
+KNOWN = (*COLUMNS, *(f"{kind}:NAME" for kind in NAMED))
 
-    Line breaks and other white space within it become spaces: names stand in tables of one line.
-    """
-    text = _text_of(raw)
-    if text is None:
-        return None
-    text = "".join(" " if c.isspace() else c for c in text)
-    if not text.isprintable():  # NUL, ESC, halves of characters
-        raise ValueError(f"{text!r:.60} holds a character that cannot be shown")
-    return text
-
-
-def _text_of(raw: Any) -> str | None:
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
-        return None
-    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        raise ValueError(f"{raw!r:.60} is neither text nor a number")
-    text = str(raw).strip()
-    if len(text) > LONGEST:
-        raise ValueError(f"{text[:20]!r}… has {len(text)} characters, more than {LONGEST}")
-    return text
-
-
-def _required(raw: Any) -> str:
-    text = _cell(raw)
-    if text is None:
-        raise ValueError("a value is required")
-    return text
-
-
-def _audio_path(raw: Any) -> str:
-    text = _text_of(raw)
-    if text is None:
-        raise ValueError("a value is required")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise ValueError(f"{text!r:.60} holds a character that no file name should have")
-    if not is_audio(Path(text)):
-        raise ValueError(f"'{text}' does not end in {' or '.join(AUDIO_SUFFIXES)}")
-    return text
-
-
-def _number(raw: Any) -> float | None:
-    text = _cell(raw)
-    try:
-        number = None if text is None else float(text)
-    except ValueError:
-        number = math.nan
-    if number is not None and not math.isfinite(number):
-        raise ValueError(f"'{text}' is not a number")
-    return number
-
-
-def _choice(*names: str, short: bool = False) -> BeforeValidator:
-    """One of ``names``, in any case, or (``short``) its first letter."""
-    known = {name: name for name in names} | {name[0]: name for name in names if short}
-
-    def check(raw: Any) -> str | None:
-        text = _cell(raw)
-        if text is not None and text.lower() not in known:
-            raise ValueError(f"'{text}' is not {' or '.join(names)}")
-        return None if text is None else known[text.lower()]
-
-    return BeforeValidator(check)
-
-
-Required = Annotated[str, BeforeValidator(_required, json_schema_input_type=str | float)]
-Cell = Annotated[str | None, BeforeValidator(_cell, json_schema_input_type=str | float | None)]
-Rating = Annotated[
-    float | None, BeforeValidator(_number, json_schema_input_type=str | float | None)
-]
-
-
-class ManifestRow(Strict):
-    """One row, as a line of a .jsonl has it."""
-
-    id: Required
-    path: Annotated[str, BeforeValidator(_audio_path)]
-    speaker: Cell = None
-    label: Required
-    session: Cell = None
-    sex: Annotated[str | None, _choice("female", "male", short=True)] = None
-    style: Annotated[str | None, _choice("acted", "natural")] = None
-    valence: Rating = None
-    arousal: Rating = None
-    dominance: Rating = None
-    split: Cell = None
-
-
-REQUIRED = ("id", "path", "speaker", "label")  # in the header
-RATINGS = ("valence", "arousal", "dominance")
-COLUMNS = tuple(ManifestRow.model_fields)
+logger = logging.getLogger(__name__)
 
 
 def _text(file: Path) -> list[str]:
@@ -160,10 +87,18 @@ def _text(file: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def _named(column: str) -> bool:
+    """Whether it is a column ``rating:NAME``, ``label:NAME`` or ``trait:NAME``."""
+    kind, colon, _ = column.partition(":")
+    return bool(colon) and kind in NAMED
+
+
 def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> None:
     for column in columns:
-        if column not in COLUMNS:
-            error = unknown("column", column, COLUMNS)
+        if problem := column_problem(column):
+            raise UserError(f"{file}, line {line}: the column {problem}")
+        if column not in COLUMNS and not _named(column):
+            error = unknown("column", column, KNOWN)
             raise UserError(f"{file}, line {line}: {error}")
     if len(set(columns)) < len(columns):
         twice = next(c for c in columns if columns.count(c) > 1)
@@ -174,6 +109,11 @@ def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> 
             f"{file}, line {line}: the column{'s' * (len(absent) > 1)} {', '.join(absent)} "
             f"{'are' if len(absent) > 1 else 'is'} missing; the header must name "
             f"{', '.join(REQUIRED)}"
+        )
+    if missing and not any(c in ("label", *RATINGS) or _named(c) for c in columns):
+        raise UserError(
+            f"{file}, line {line}: there is nothing to learn; the header must name label, a rating "
+            "(valence, arousal, dominance, rating:NAME) or votes (label:NAME)"
         )
 
 
@@ -220,11 +160,11 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _problem(error: Any) -> str:
     """What is wrong with one cell."""
     if error["type"] == "missing":
-        return f"column {error['loc'][0]}: a value is required"
-    return f"column {error['loc'][0]}: {error['msg'].partition(', ')[2]}"
+        return f"column {column_of(error['loc'])}: a value is required"
+    return f"column {column_of(error['loc'])}: {error['msg'].partition(', ')[2]}"
 
 
-def read(file: Path) -> list[Utterance]:
+def read(file: Path, scale: Mapping[str, Any] | None = None) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
     Raises:
@@ -234,10 +174,12 @@ def read(file: Path) -> list[Utterance]:
     suffix = file.suffix.lower()
     if suffix not in (".csv", ".tsv", ".jsonl") and not file.is_dir():
         raise UserError(f"{file} is not a manifest: its name must end in .csv, .tsv or .jsonl")
+    scales = _scales(scale)
     rows = _json_rows(file) if suffix == ".jsonl" else _csv_rows(file)
     utterances: list[Utterance] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
+    named: set[str] = set()
     for line, row in rows:
         if len(problems) >= MOST_PROBLEMS:
             problems.append(f"line {line}: not read on after so many problems")
@@ -245,11 +187,14 @@ def read(file: Path) -> list[Utterance]:
         if isinstance(row, str):
             problems.append(f"line {line}: {row}")
             continue
+        _check_number(file, named, row)
         values: dict[str, Any] = {}
         try:
-            values = ManifestRow.model_validate(row).model_dump()
+            values = ManifestRow.model_validate(row).fields()
         except ValidationError as error:
             problems += [f"line {line}, {_problem(one)}" for one in error.errors()]
+        except ValueError as error:
+            problems.append(f"line {line}: {error}")
         name = str(row.get("id") or "").strip()
         if name in lines:
             problems.append(
@@ -262,14 +207,60 @@ def read(file: Path) -> list[Utterance]:
         path = file.parent / values.pop("path")
         speaker = values.pop("speaker") or ""
         emotion = values.pop("label")
-        rated = {name: values.pop(name) for name in RATINGS}
-        ratings = {name: value for name, value in rated.items() if value is not None}
-        utterances.append(
-            Utterance(path=path, speaker=speaker, emotion=emotion, ratings=ratings, **values)
-        )
+        utterances.append(Utterance(path=path, speaker=speaker, emotion=emotion, **values))
     if problems:
         raise TreeError(file, problems, utterances)
+    _check_use(file, utterances, scales)
     return utterances
+
+
+def _check_number(file: Path, named: set[str], row: Mapping[str, Any]) -> None:
+    """No more columns of any name than a table needs; ``named``: those of the rows before."""
+    more = {column for column in row if _named(column)} - named
+    named |= more
+    for kind in NAMED if more else ():
+        if sum(column.startswith(f"{kind}:") for column in named) > MOST_NAMED:
+            raise UserError(f"{file} has more than {MOST_NAMED} different columns '{kind}:NAME'")
+
+
+def _check_use(
+    file: Path, utterances: Sequence[Utterance], scales: Mapping[str, tuple[float, float]]
+) -> None:
+    """Say once what takes no part; a scale must be that of a rating."""
+    idle = [u.id for u in utterances if not (u.emotion or u.ratings or u.votes)]
+    if idle:
+        logger.warning(
+            "%d rows of %s have neither a label nor a rating nor a vote and take no part, for "
+            "example %s", len(idle), file, printable(idle[0]),
+        )  # fmt: skip
+    rated = {name for u in utterances for name in u.ratings}
+    for name in scales:
+        if name not in rated:
+            raise unknown(f"rating in the option 'scale' of {file}", name, rated)
+
+
+def _scales(scale: Any) -> dict[str, tuple[float, float]]:
+    """The option ``scale``, checked."""
+    way_out = "give it as -o 'corpus.options={scale: {valence: [1, 5]}}'"
+    if not isinstance(scale, Mapping | None):
+        raise UserError(f"the option 'scale' must be a lowest and highest per rating; {way_out}")
+    for name, ends in (scale or {}).items():
+        good = isinstance(ends, Sequence) and not isinstance(ends, str) and len(ends) == 2
+        if not good or not all(_finite(end) for end in ends) or ends[0] >= ends[1]:
+            raise UserError(
+                f"the scale of '{name}' must be two numbers, the lowest first, not {ends!r:.60}; "
+                f"{way_out}"
+            )
+    return {str(name): (float(low), float(high)) for name, (low, high) in (scale or {}).items()}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def adjust(scale: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """The nominal scales of the ratings, which the table itself does not say."""
+    return {"scales": _scales(scale)}
 
 
 register(
@@ -281,7 +272,9 @@ register(
         read=read,
         emotions=(),
         protocol="manifest-speakers",
-        folder="a CSV or JSONL file with the columns id, path, speaker, label",
+        folder="a CSV or JSONL file with the columns id, path, speaker and label (or ratings)",
         language="any",
+        options={"scale": "nominal lowest and highest of each rating: {valence: [1, 5]}"},
+        adjust=adjust,
     )
 )

@@ -2,6 +2,9 @@
 
 The seven numbers are modality, channel, emotion, intensity, statement, repetition, actor. Only
 modality 03 (audio only), channel 01 (speech) is read; songs and videos are passed over.
+
+The rating ``intensity`` is the one that the actor was asked for: 1 normal, 2 strong. Neutral was
+spoken in normal intensity only.
 """
 
 from __future__ import annotations
@@ -24,16 +27,19 @@ EMOTIONS = {
     "08": "surprised",
 }
 ACTORS = [f"{actor:02d}" for actor in range(1, 25)]
-NAME = re.compile(r"03-01-(\d\d)-\d\d-\d\d-\d\d-(\d\d)")
+INTENSITIES = {"01": 1.0, "02": 2.0}
+NAME = re.compile(r"03-01-(\d\d)-(\d\d)-\d\d-\d\d-(\d\d)")
 
 
 def _parse(path: Path) -> Utterance | str | None:
     match = NAME.fullmatch(path.stem)
     if match is None:
         return None
-    emotion, actor = match.groups()
+    emotion, intensity, actor = match.groups()
     if emotion not in EMOTIONS:
         return f"unknown emotion number {emotion} (01 to 08)"
+    if intensity not in INTENSITIES:
+        return f"unknown intensity {intensity} (01 or 02)"
     if actor not in ACTORS:
         return f"unknown actor {actor} (01 to 24)"
     return Utterance(
@@ -43,6 +49,7 @@ def _parse(path: Path) -> Utterance | str | None:
         emotion=EMOTIONS[emotion],
         sex="male" if int(actor) % 2 else "female",
         style="acted",
+        ratings={"intensity": INTENSITIES[intensity]},
     )
 
 
@@ -77,6 +84,7 @@ register(
         language="English",
         expected={e: 96 if e == "neutral" else 192 for e in EMOTIONS.values()},
         speakers=24,
+        scales={"intensity": (1.0, 2.0)},
         ids=ids,
         duplicates=(("03-01-03-01-02-01-07", "03-01-03-01-02-02-07"),),
     )

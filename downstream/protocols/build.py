@@ -16,20 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.protocols.protocol import parse
-from emopeft.downstream.protocols.tables import protocols
+from emopeft.downstream.protocols.tables import RATED, folds_of, protocols
+from emopeft.downstream.protocols.tables_iemocap import IEMOCAP_LABELS, LAST_IS_DEV, iemocap_tables
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
 
 HERE = Path(__file__).parent
 SUPERB_CLASSES = {"neu": "neutral", "hap": "happy", "ang": "angry", "sad": "sad"}
 S3PRL = "s3prl 0.4.18 (SUPERB), downstream/emotion/meta_data and expert.py, Apache 2.0"
-IEMOCAP_LABELS = {
-    "neutral": "neutral",
-    "happy": "happy",
-    "excited": "happy",
-    "angry": "angry",
-    "sad": "sad",
-}
 
 
 def iemocap_protocols(metadata: Path) -> Iterator[dict[str, Any]]:
@@ -50,7 +44,7 @@ def iemocap_protocols(metadata: Path) -> Iterator[dict[str, Any]]:
     common: dict[str, Any] = {
         "version": 1,
         "corpus": "iemocap",
-        "task": "emotion",
+        "task": RATED,
         "classes": list(SUPERB_CLASSES.values()),
         "labels": IEMOCAP_LABELS,
         "counts": {"neutral": 1708, "happy": 1636, "angry": 1103, "sad": 1084},
@@ -69,7 +63,6 @@ def iemocap_protocols(metadata: Path) -> Iterator[dict[str, Any]]:
         "folds": folds,
         "speaker_overlap": ["dev"],
     }
-    sessions = [str(k) for k in range(1, 6)]
     yield {
         **common,
         "name": "iemocap-loso",
@@ -80,9 +73,7 @@ def iemocap_protocols(metadata: Path) -> Iterator[dict[str, Any]]:
         ),
         "source": f"utterances: {S3PRL}; dev: PEFT-SER (arXiv 2306.05350), train_split_gen",
         "unit": "session",
-        "folds": [
-            {"name": s, "test": [s], "dev": [[t for t in sessions if t != s][-1]]} for s in sessions
-        ],
+        "folds": folds_of(LAST_IS_DEV),
     }
 
 
@@ -131,7 +122,7 @@ def text(protocol: dict[str, Any]) -> str:
 
 KEYS = (
     "name", "version", "corpus", "task", "description", "source", "classes", "labels", "counts",
-    "speaker_overlap", "unit", "leave_out", "rule", "folds", "utterances",
+    "total", "unlabelled", "speaker_overlap", "unit", "leave_out", "rule", "folds", "utterances",
 )  # fmt: skip
 
 
@@ -142,7 +133,11 @@ def _json(value: Any) -> str:
 
 def build(metadata: Path | None = None) -> dict[str, str]:
     """File name -> text of every protocol that can be made, each checked by the reader."""
-    documents = [*protocols(), *(iemocap_protocols(metadata) if metadata else ())]
+    documents = [
+        *iemocap_tables(),
+        *protocols(),
+        *(iemocap_protocols(metadata) if metadata else ()),
+    ]
     files = {}
     for protocol in documents:
         files[f"{protocol['name']}.json"] = text(protocol)

@@ -16,6 +16,9 @@ File format::
      "classes": ["neutral", ...],    order of the logits
      "labels": {"excited": "happy"}, corpus label -> class; utterances of other labels drop out
      "counts": {"neutral": 96},      published utterances per class (may be absent)
+     "total": 10039,                 published utterances that take part (may be absent)
+     "unlabelled": true,             utterances of no such label take part, too, where the task has
+                                     a target for them: votes without a consensus
      "unit": "speaker",              what the fold lists hold:
                                        speaker, session   all utterances of these
                                        id                 utterance ids, as in "utterances"
@@ -132,6 +135,8 @@ class Protocol:
     utterances: Mapping[str, str] = dataclasses.field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    total: int | None = None
+    unlabelled: bool = False
     speaker_overlap: tuple[str, ...] = ()
     unknown_speakers: bool = False
     rule: GroupRule | None = None
@@ -158,6 +163,8 @@ class Protocol:
             utterances=utterances,
             leave_out=tuple(file.leave_out),
             counts=file.counts,
+            total=file.total,
+            unlabelled=file.unlabelled,
             speaker_overlap=tuple(file.speaker_overlap),
             unknown_speakers=file.unknown_speakers,
             rule=file.rule,
@@ -181,18 +188,20 @@ class Protocol:
         return tuple(part for part in self.speaker_overlap if part == "dev" and named)
 
     def labelling(
-        self, utterances: Iterable[Utterance]
+        self, utterances: Iterable[Utterance], votes: bool = False
     ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, str]]]:
         """The classes in order, and per corpus its own label -> class.
 
-        As the file has it; where it has none, the labels that the utterances have, sorted.
+        As the file has it; where it has none, the labels that the utterances have, sorted, and
+        with ``votes`` those that a rater chose.
         """
         if self.labels:
             return self.classes, self.labels
         present: dict[str, set[str]] = {}
         for utterance in utterances:
-            if utterance.emotion:
-                present.setdefault(utterance.corpus, set()).add(utterance.emotion)
+            chosen = [utterance.emotion] if utterance.emotion else []
+            if chosen := [*chosen, *(utterance.votes if votes else ())]:
+                present.setdefault(utterance.corpus, set()).update(chosen)
         labels = {corpus: {n: n for n in sorted(names)} for corpus, names in present.items()}
         return tuple(sorted(set().union(*present.values()))), labels
 

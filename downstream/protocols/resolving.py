@@ -98,7 +98,10 @@ def label_of(protocol: Protocol, utterance: Utterance) -> str | None:
 def _members(
     protocol: Protocol, utterances: Sequence[Utterance], task: Targets, resolved: Resolved
 ) -> list[Utterance]:
-    """The utterances that take part: as listed, or all of a known label sorted by id."""
+    """The utterances that take part: as listed, or all of a known label sorted by id.
+
+    Where the protocol says ``unlabelled``, the task alone decides: it knows votes, too.
+    """
     by_id = {key_of(u, "id", protocol.prefixed): u for u in utterances}
     if len(by_id) != len(utterances):
         counts = Counter(key_of(u, "id", protocol.prefixed) for u in utterances)
@@ -108,10 +111,11 @@ def _members(
         members = _listed(protocol, by_id, task, resolved)
     else:
         unit = protocol.rule.by if protocol.rule else protocol.unit
+        chosen_by_task = protocol.unlabelled or not protocol.labels
         members = [
             u
             for u in utterances
-            if (not protocol.labels or label_of(protocol, u) is not None)
+            if (chosen_by_task or label_of(protocol, u) is not None)
             and key_of(u, unit, protocol.prefixed) not in protocol.leave_out
             and task.target(u) is not None
         ]
@@ -168,6 +172,8 @@ def _check_members(
         for name, expected in protocol.counts.items()
         if have[name] != expected
     ]
+    if protocol.total is not None and len(members) != protocol.total:
+        wrong.append(f"{len(members)} in all instead of {protocol.total}")
     if wrong and not resolved.missing:
         resolved.gaps.append(f"utterances differ from the published counts: {', '.join(wrong)}")
 

@@ -128,6 +128,8 @@ class ProtocolFile(Strict):
         Discriminator(nested_or_flat),
     ] = {}
     counts: dict[Text, Count] = {}
+    total: Count | None = None
+    unlabelled: bool = False
     speaker_overlap: Texts = []
     unknown_speakers: bool = False
     unit: Literal["id", "position", "speaker", "session", "rule"]
@@ -189,6 +191,10 @@ class ProtocolFile(Strict):
         if bool(self.labels) != bool(self.classes):
             absent = "classes" if self.labels else "labels"
             raise ValueError(f"key '{absent}' is missing or empty: give both, or neither")
+        if self.unlabelled and (not self.labels or self.utterances):
+            raise ValueError(
+                "key 'unlabelled' adds to those of the 'labels': it needs them, and no 'utterances'"
+            )
         if len(self.classes) == 1:
             raise ValueError("key 'classes' needs at least two classes")
         nested = [isinstance(v, dict) for v in self.labels.values()]

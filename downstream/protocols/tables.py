@@ -1,4 +1,4 @@
-"""The protocols of all corpora whose folds are speakers, sessions or a rule, as Python data."""
+"""The protocols of all corpora but IEMOCAP, as Python data: folds of speakers, sessions, a rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ FOUR = ("neutral", "happy", "sad", "angry")
 FOUR_TEXT = "4 classes: neutral, happy, sad, angry"
 PEFT_SER = "PEFT-SER (Feng & Narayanan 2023, arXiv 2306.05350)"
 EMOBOX = "EmoBox (Ma et al. 2024)"
+RATED = ["emotion", "dimensional"]
+VOTED = ["emotion-soft", "emotion-multi"]
 
 
 def protocols() -> Iterator[dict[str, Any]]:
-    """All but the two with IEMOCAP's utterance ids."""
-    yield _iemocap_all()
+    """All but IEMOCAP's."""
     yield from _ravdess()
     yield from _cremad()
     yield from _emodb()
@@ -24,7 +25,7 @@ def protocols() -> Iterator[dict[str, Any]]:
     yield _demo()
 
 
-def _protocol(
+def protocol_of(
     name: str,
     corpus: str,
     classes: Sequence[str],
@@ -47,12 +48,17 @@ def _protocol(
         "labels": {label: label for label in classes},
         "counts": {label: counts[label] for label in classes},
         "unit": unit,
-        "folds": [
-            {"name": str(i), "test": list(test), "dev": dev if isinstance(dev, dict) else list(dev)}
-            for i, (test, dev) in enumerate(folds, start=1)
-        ],
+        "folds": folds_of(folds),
         **more,
     }
+
+
+def folds_of(folds: Sequence[tuple[Sequence[str], Any]]) -> list[dict[str, Any]]:
+    """Folds as a file has them, from (test, dev), named "1", "2", …"""
+    return [
+        {"name": str(i), "test": list(test), "dev": dev if isinstance(dev, dict) else list(dev)}
+        for i, (test, dev) in enumerate(folds, start=1)
+    ]
 
 
 def _both(
@@ -62,17 +68,20 @@ def _both(
     text: str,
     all_text: str,
     *rest: Any,
+    task: Any = "emotion",
     **more: Any,
 ) -> Iterator[dict[str, Any]]:
-    """The same folds with all classes and with four."""
+    """The same folds with all classes, for all of ``task``, and with four classes."""
     stem, _, tail = name.partition("-random-dev")
     tail = "-random-dev" if "-random-dev" in name else tail
-    yield _protocol(name, corpus, tuple(counts), counts, f"{text} {all_text}.", *rest, **more)
+    yield protocol_of(
+        name, corpus, tuple(counts), counts, f"{text} {all_text}.", *rest, task=task, **more
+    )
     four = f"{stem}-4class{tail}"
-    yield _protocol(four, corpus, FOUR, counts, f"{text} {FOUR_TEXT}.", *rest, **more)
+    yield protocol_of(four, corpus, FOUR, counts, f"{text} {FOUR_TEXT}.", *rest, **more)
 
 
-def _next(groups: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], Sequence[str]]]:
+def following(groups: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], Sequence[str]]]:
     """Each group is tested once, the next one is its dev part."""
     return [(group, groups[(i + 1) % len(groups)]) for i, group in enumerate(groups)]
 
@@ -84,27 +93,6 @@ def _next_pair(test: Sequence[str], order: Sequence[str], males: set[str], each:
     men = [s for s in following if s in males][:each]
     women = [s for s in following if s not in males][:each]
     return sorted(men + women)
-
-
-def _iemocap_all() -> dict[str, Any]:
-    counts = {
-        "neutral": 1708, "happy": 595, "excited": 1041, "angry": 1103, "sad": 1084,
-        "frustrated": 1849, "surprised": 107, "fearful": 40,
-    }  # fmt: skip
-    sessions = [str(k) for k in range(1, 6)]
-    return _protocol(
-        "iemocap-loso-all",
-        "iemocap",
-        tuple(counts),
-        counts,
-        "Leave one session out, speakers apart everywhere: fold k tests session k, the last "
-        "remaining session is the dev part. Every consensus category by itself; disgusted (2 "
-        "utterances, too few for train, dev and test), other and undecided drop out.",
-        "consensus labels of IEMOCAP's EmoEvaluation files (Busso et al. 2008); dev as in "
-        f"{PEFT_SER}",
-        [([s], [[t for t in sessions if t != s][-1]]) for s in sessions],
-        unit="session",
-    )
 
 
 def _ravdess() -> Iterator[dict[str, Any]]:
@@ -127,6 +115,7 @@ def _ravdess() -> Iterator[dict[str, Any]]:
         "All 8 classes",
         f"test actors: {EMOBOX}, RAVDESS folds; dev actors: fixed here",
         [(test, _next_pair(test, order, males, each=2)) for test in tests],
+        task=RATED,
     )
 
 
@@ -151,6 +140,7 @@ def _cremad() -> Iterator[dict[str, Any]]:
         "All 6 classes",
         f"{PEFT_SER}, train_split_gen/crema-d.py (which labels by majority vote instead)",
         folds,
+        task=["emotion", *VOTED],
     )
 
 
@@ -185,7 +175,7 @@ def _savee() -> Iterator[dict[str, Any]]:
         "trained on.",
         "All 7 classes",
         f"test speakers: {EMOBOX}, SAVEE folds; dev speakers: fixed here",
-        _next([["JE"], ["KL"], ["DC"], ["JK"]]),
+        following([["JE"], ["KL"], ["DC"], ["JK"]]),
     )
 
 
@@ -219,7 +209,7 @@ def _esd() -> Iterator[dict[str, Any]]:
         "are read by all.",
         "All 5 classes",
         "speakers and sexes: read-me of ESD (Zhou et al. 2021); folds: fixed here",
-        _next(pairs),
+        following(pairs),
         leave_out=[f"{n:04d}" for n in range(1, 11)],
     )
 
@@ -256,7 +246,7 @@ def _rule(name: str, description: str, rule: dict[str, Any], **more: Any) -> dic
         "name": name,
         "version": 1,
         "corpus": "manifest",
-        "task": "emotion",
+        "task": [*RATED, *VOTED],
         "description": description,
         "source": "a rule of EmoPEFT on the user's own data",
         "unit": "rule",
@@ -266,7 +256,7 @@ def _rule(name: str, description: str, rule: dict[str, Any], **more: Any) -> dic
 
 
 def _demo() -> dict[str, Any]:
-    return _protocol(
+    return protocol_of(
         "demo-5fold",
         "demo",
         FOUR,
@@ -274,6 +264,7 @@ def _demo() -> dict[str, Any]:
         "Leave one session out on the synthetic demo corpus; dev: the next session. Not emotional "
         "speech: for trying the harness only.",
         "downstream/corpora/demo.py",
-        _next([[str(k)] for k in range(1, 6)]),
+        following([[str(k)] for k in range(1, 6)]),
         unit="session",
+        task=RATED,
     )

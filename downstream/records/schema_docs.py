@@ -20,7 +20,7 @@ MODELS = {  # file name -> module and model of what it holds
     "record": ("emopeft.downstream.records.record_schema", "RecordFacts"),
     "fold": ("emopeft.downstream.records.schema", "FoldFacts"),
     "adapter": ("emopeft.downstream.models.adapter_config", "AdapterConfig"),
-    "manifest": ("emopeft.downstream.corpora.manifest", "ManifestRow"),  # one row of it
+    "manifest": ("emopeft.downstream.corpora.manifest_row", "ManifestRow"),  # one row of it
     "protocol": ("emopeft.downstream.protocols.schema", "ProtocolFile"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from emopeft.commands.parsing import Commands, add_command, filled, key_and_value, path
 from emopeft.errors import UserError
@@ -29,6 +30,19 @@ def add_to(commands: Commands) -> None:
     )  # fmt: skip
 
 
+def _option(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE``; a value in braces is YAML, as in ``run -o corpus.options=...``."""
+    import yaml
+
+    from emopeft.downstream.data.yaml_reader import load_yaml
+
+    name, value = key_and_value(text)
+    try:
+        return name, load_yaml(value, f"-o {name}") if value.startswith("{") else value
+    except yaml.YAMLError as error:
+        raise UserError(f"-o {name}: {value[:60]!r} is not YAML; write {{name: value}}") from error
+
+
 def _check(flags: argparse.Namespace) -> int:
     from emopeft.downstream.corpora.base import CORPORA
     from emopeft.downstream.corpora.check import check
@@ -38,7 +52,7 @@ def _check(flags: argparse.Namespace) -> int:
     root = flags.root.expanduser()
     if not root.exists():
         raise UserError(f"{root} does not exist; DIR must name {corpus.folder}")
-    options = dict(key_and_value(text) for text in flags.options)
+    options = dict(_option(text) for text in flags.options)
     hashes = None
     if flags.hashes is not None:
         if corpus.hashes is None:

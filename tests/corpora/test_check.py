@@ -191,6 +191,7 @@ def test_command_misuse_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["check", "emodb", place, "-o", "language=all"], "takes no options"),
         (["check", "esd", place, "-o", "language"], "expected KEY=VALUE"),
         (["check", "esd", place, "-o", "language=german"], "unknown language of ESD 'german'"),
+        (["check", "manifest", place, "-o", "scale={x: [1]}"], "the scale of 'x' must be two"),
     ]:
         assert main(arguments) == 2, arguments
         error = capsys.readouterr().err

@@ -46,6 +46,35 @@ def test_the_tree_as_read(tree):
     assert (one.speaker, one.session, one.sex, one.emotion) == ("ses1_F", "1", "female", "angry")
 
 
+def test_ratings_are_the_settings(tree):
+    """By hand, from the jittered settings of a clip and the ends that any clip could have."""
+    corpus = CORPORA["demo"]
+    found = {u.id: u.ratings for u in corpus.load(tree)}
+    assert corpus.scales == {"valence": (1.0, 5.0), "arousal": (1.0, 5.0)}
+    for clip in demo.clips():
+        rate, pitch, span, volume = clip.settings
+        arousal = 1 + 2 * ((rate - 110) / (235 - 110) + (volume - 16) / (102 - 16))
+        valence = 1 + 2 * ((pitch - 17) / (83 - 17) + (span - 3) / (92 - 3))
+        got = found[Path(clip.path).stem]
+        assert got == pytest.approx({"arousal": arousal, "valence": valence}, abs=1e-12)
+        assert all(1 <= x <= 5 for x in got.values())
+    mean = {
+        (e, name): np.mean([r[name] for i, r in found.items() if e in i])
+        for e in demo.SETTINGS for name in ("arousal", "valence")
+    }  # fmt: skip
+    assert mean["angry", "arousal"] > mean["happy", "arousal"] > mean["neutral", "arousal"]
+    assert mean["sad", "arousal"] < 2 < 4 < mean["angry", "arousal"]
+    assert mean["happy", "valence"] > 4 and mean["sad", "valence"] < 2
+
+
+def test_a_clip_of_no_known_settings_has_no_ratings(tmp_path):
+    clip = tmp_path / "session1/ses1_F_sad_99.wav"
+    clip.parent.mkdir()
+    clip.touch()
+    (one,) = CORPORA["demo"].load(tmp_path)
+    assert one.ratings == {} and one.emotion == "sad"
+
+
 def test_the_protocol_fits_and_is_clean(tree):
     plan = plan_of(load_protocol("demo-5fold"), CORPORA["demo"].load(tree))
     plan.check_leaks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         sex="female",
         style="natural",
         ratings={"valence": 2.5, "arousal": 3.5, "dominance": 4.5},
+        votes={"neutral": 1.0},
         corpus="iemocap",
     )
     assert found["Ses01F_impro01_M003"].speaker == "Ses01_M"  # recorded on the F side
@@ -51,6 +53,82 @@ def test_what_is_read(tmp_path: Path) -> None:
         "neutral", "undecided", "frustrated", "excited", "other", "fearful",
     ]  # fmt: skip
     assert [u.session for u in found.values()] == ["1", "1", "2", "3", "4", "5"]
+
+
+# The first two as published, the others in their form.
+PANELS = {
+    "Ses01F_impro01_F000": (
+        "neu", "2.5000, 2.5000, 2.5000",
+        "C-E2:\tNeutral;\t()\nC-E3:\tNeutral;\t()\nC-E4:\tNeutral;\t()\n"
+        "C-F1:\tNeutral;\t(curious)\n"
+        "A-E3:\tval 3; act 2; dom  2;\t()\nA-E4:\tval 2; act 3; dom  3;\t(mildly aggravated)\n"
+        "A-F1:\tval 3; act 2; dom  1;\t()\n",
+        {"neutral": 3},
+    ),
+    "Ses01F_impro05_F019": (
+        "ang", "1.5000, 4.0000, 4.5000",
+        "C-E1:\tAnger;\t()\nC-E3:\tAnger;\t()\nC-E4:\tAnger;\t()\nC-F1:\tAnger;\t()\n"
+        "A-E3:\tval 2; act 4; dom  4;\t()\nA-E4:\tval 1; act 4; dom  5;\t(threatening)\n"
+        "A-F1:\tval 1; act 5; dom  5;\t()\n",
+        {"angry": 3},
+    ),
+    "Ses01F_impro05_M020": (  # several labels of one rater; free text with everything in it
+        "xxx", "3.0000, 3.0000, 3.0000",
+        "C-E1:\tSadness; Frustration;\t(tired; Anger; )\nC-E2:\tSurprise; Fear; Disgust;\t()\n"
+        "C-E4:\tOther;\t(C-E5: Anger;)\nC-M1:\tHappiness;\t()\n",
+        {"sad": 1, "frustrated": 1, "surprised": 1, "fearful": 1, "disgusted": 1, "other": 1},
+    ),
+    "Ses02M_script01_1_F001": (
+        "exc", "4.5000, 0.5000, 5.5000",
+        "C-E1: Excited; Happiness; ()\r\nC-E10:\tExcited;\t()\r\nC-E3:\tneutral state;\t()\r\n",
+        {"excited": 2, "happy": 1, "neutral": 1},
+    ),
+    "Ses03F_impro01_F002": ("hap", "3.0, 3.0, 3.0", "C-F1:\tHappiness;\t()\nC-E1:\t\t()\n", {}),
+    "Ses04F_impro01_F001": ("sad", "3.0, 3.0, 3.0", "", {}),
+    "Ses05F_impro01_F001": ("sad", "3.0, 3.0, 3.0", "C-E1:\tSadness;\t()\n", {"sad": 1}),
+}  # fmt: skip
+
+
+def test_votes_and_ratings_utterance_by_utterance(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = {name: (label, vad) for name, (label, vad, _, _) in PANELS.items()}
+    raters = {name: lines for name, (_, _, lines, _) in PANELS.items()}
+    found = load(iemocap(tmp_path, labels, raters))
+    assert {name: u.votes for name, u in found.items()} == {
+        name: votes for name, (_, _, _, votes) in PANELS.items()
+    }
+    for name, (_, vad, _, _) in PANELS.items():
+        valence, arousal, dominance = map(float, vad.split(","))
+        wanted = {"valence": valence, "arousal": arousal, "dominance": dominance}
+        assert found[name].ratings == wanted
+    assert found["Ses01F_impro05_M020"].emotion == "undecided"
+    assert not caplog.text
+    scales = CORPORA["iemocap"].scales
+    assert scales == dict.fromkeys(("valence", "arousal", "dominance"), (1.0, 5.0))
+
+
+def test_the_published_means_leave_the_actors_own_ratings_out() -> None:
+    """Why C-F and C-M are no votes: A-F is not in the triple either (the first two, published)."""
+    for name in ("Ses01F_impro01_F000", "Ses01F_impro05_F019"):
+        _, published, lines, _ = PANELS[name]
+        rows = re.findall(r"A-([EF])\d:\tval (\d); act (\d); dom +(\d);", lines)
+        means = {}
+        for kinds in ("E", "EF"):
+            chosen = [list(map(float, row[1:])) for row in rows if row[0] in kinds]
+            means[kinds] = [sum(column) / len(column) for column in zip(*chosen, strict=True)]
+        assert means["E"] == list(map(float, published.split(","))) != means["EF"]
+
+
+def test_votes_of_no_known_label_are_not_counted_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = dict.fromkeys(LABELS, "C-E1:\tJoy;\t()\nC-E2:\tSadness; Joy;\t()\n")
+    with caplog.at_level(logging.WARNING):
+        found = load(iemocap(tmp_path, LABELS, lines))
+    assert all(u.votes == {"sad": 1.0} for u in found.values())
+    assert "4 votes in" in caplog.text and "'Joy' (4)" in caplog.text  # of Session1
+    assert len(caplog.records) == 5  # one a session
 
 
 def test_shadows_sub_folders_and_the_folder_above_are_no_trouble(tmp_path: Path) -> None:

@@ -200,6 +200,17 @@ def test_cremad_sex_from_the_demographics(tmp_path: Path) -> None:
         load("cremad", tmp_path)
 
 
+def test_ravdess_intensity_from_the_name(tmp_path: Path) -> None:
+    touch_all(tmp_path, ["03-01-05-02-01-02-12.wav", "03-01-01-01-02-01-11.wav"])
+    found = load("ravdess", tmp_path)
+    assert found["03-01-05-02-01-02-12"].ratings == {"intensity": 2.0}
+    assert found["03-01-01-01-02-01-11"].ratings == {"intensity": 1.0}
+    assert CORPORA["ravdess"].scales == {"intensity": (1.0, 2.0)}
+    touch_all(tmp_path, ["03-01-05-03-01-02-12.wav"])
+    with pytest.raises(TreeError, match=r"unknown intensity 03 \(01 or 02\)"):
+        load("ravdess", tmp_path)
+
+
 @needs_shared
 def test_cremad_real_names(tmp_path: Path) -> None:
     assert SHARED is not None
@@ -235,6 +246,7 @@ def test_real_ravdess_and_emodb() -> None:
     ravdess = load("ravdess", SHARED / "data" / "ravdess").values()
     assert Counter(u.emotion for u in ravdess) == dict(CORPORA["ravdess"].expected)
     assert len({u.speaker for u in ravdess}) == 24
+    assert Counter(u.ratings["intensity"] for u in ravdess) == {1.0: 96 + 7 * 96, 2.0: 7 * 96}
     emodb = load("emodb", SHARED / "data" / "emodb").values()
     assert Counter(u.emotion for u in emodb) == {
         "angry": 127,

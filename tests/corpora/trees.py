@@ -37,8 +37,17 @@ def touch_all(root: Path, names: Iterable[str]) -> Path:
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 
 
-def iemocap(root: Path, labels: dict[str, tuple[str, str]]) -> Path:
-    """An IEMOCAP tree from utterance id -> (label, "V, A, D"); audio as empty files."""
+RATERS = "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n"
+
+
+def iemocap(
+    root: Path, labels: dict[str, tuple[str, str]], raters: dict[str, str] | None = None
+) -> Path:
+    """An IEMOCAP tree from utterance id -> (label, "V, A, D"); audio as empty files.
+
+    Args:
+        raters: utterance id -> lines of single raters (one neutral vote where not given).
+    """
     for session in "12345":
         (root / f"Session{session}/dialog/EmoEvaluation").mkdir(parents=True, exist_ok=True)
         (root / f"Session{session}/sentences/wav").mkdir(parents=True, exist_ok=True)
@@ -48,7 +57,7 @@ def iemocap(root: Path, labels: dict[str, tuple[str, str]]) -> Path:
         session, dialog = name[4], name.rpartition("_")[0]
         text = dialogs.setdefault(f"Session{session}/dialog/EmoEvaluation/{dialog}.txt", HEADER)
         text += f"[6.2901 - 8.2357]\t{name}\t{label}\t[{ratings}]\n"
-        text += "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
+        text += (raters or {}).get(name, RATERS) + "\n"
         dialogs[f"Session{session}/dialog/EmoEvaluation/{dialog}.txt"] = text
         names.append(f"Session{session}/sentences/wav/{dialog}/{name}.wav")
     for file, text in dialogs.items():

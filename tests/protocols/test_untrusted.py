@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emopeft.downstream.corpora.base import CORPORA, printable
-from emopeft.downstream.corpora.manifest import ManifestRow
+from emopeft.downstream.corpora.manifest_row import ManifestRow
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.protocols.schema import ProtocolFile
 from emopeft.errors import UserError
@@ -178,4 +178,8 @@ def test_their_json_schemas():
     protocol, row = ProtocolFile.model_json_schema(), ManifestRow.model_json_schema()
     assert set(protocol["required"]) == {"name", "version", "task", "description", "source", "unit"}
     assert protocol["properties"]["folds"]["maxItems"] == 1000
-    assert set(row["required"]) == {"id", "path", "label"}
+    assert set(row["required"]) == {"id", "path"} and not row["additionalProperties"]
+    assert {"label", "valence", "arousal", "dominance"} <= set(row["properties"])
+    named = {"^rating:.{1,60}$", "^label:.{1,60}$", "^trait:.{1,60}$"}
+    assert set(row["patternProperties"]) == named
+    assert not {"ratings", "votes", "traits"} & set(row["properties"])  # they are no columns
