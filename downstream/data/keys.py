@@ -32,12 +32,15 @@ class CorpusKeys:
 
 @dataclasses.dataclass
 class HeadKeys:
-    name: str = key("superb", "superb, or PEFT-SER's conv", ("superb", "conv"))
+    name: str = key("superb", "superb, PEFT-SER's conv, or Odyssey 2024's attentive")
     layers: str = key(
         "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
     )
     hidden: int = key(256, "width of the head", range=positive(65_536))
-    dropout: float = key(0.1, "of the conv head", range=SHARE)
+    dropout: float = key(0.1, "inside the conv and the attentive head", range=SHARE)
+    separate: bool = key(
+        False, "a small head of its own for each group of the task's outputs, on one sum of states"
+    )
     standardise: bool | None = key(
         None, "standardise a frozen upstream's means on the training part; unset: as it needs"
     )

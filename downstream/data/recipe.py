@@ -176,6 +176,7 @@ def parse_method(spec: str) -> list[Method]:
 
 def validate(recipe: Recipe) -> Recipe:
     """Checks over several keys. Raises UserError naming the keys."""
+    from emopeft.downstream.heads.base import HEADS
     from emopeft.peft_modules.base import FROZEN, kind_of
 
     train = recipe.train
@@ -184,6 +185,8 @@ def validate(recipe: Recipe) -> Recipe:
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
     methods = parse_method(recipe.method)
+    if recipe.head.name not in HEADS:
+        raise unknown("value of head.name", recipe.head.name, HEADS)
     if train.head_lr is not None and kind_of(methods) == FROZEN:
         raise UserError(
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "

@@ -167,6 +167,14 @@ class Task:
         """How many outputs a head needs."""
         raise NotImplementedError
 
+    @property
+    def output_groups(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of the groups that the outputs fall into, in their order.
+
+        With ``head.separate`` each has a small head of its own.
+        """
+        return ((self.name, self.outputs),)
+
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """The loss of a whole batch.
 

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.heads.base import Head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
-from emopeft.downstream.models.heads import Head, SuperbHead
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order

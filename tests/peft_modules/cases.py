@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import assemble
-from emopeft.downstream.models.heads import make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.peft_modules.apply import Adaptation, adapt
 from emopeft.peft_modules.base import METHODS, parse

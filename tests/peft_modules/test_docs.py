@@ -102,17 +102,20 @@ def test_the_fifteen_recipes() -> None:
     assert found["ba"].reports["accuracy"] == 69.5 and not found["wg"].reports
 
 
+GROUPS = (("emotion", 4),)
+
+
 def test_only_ws_switches_the_weighted_sum_on() -> None:
     from emopeft.downstream.models.build import head_arguments
     from tests.peft_modules.cases import base
 
     upstream = base("hubert_base_like")[0]
     for name, keys in itertools.product(FIFTEEN, ("last", "blocks", "weighted_sum")):
-        found = head_arguments(recipes.HeadKeys(layers=keys), upstream, name, 4)["layers"]
+        found = head_arguments(recipes.HeadKeys(layers=keys), upstream, name, GROUPS)["layers"]
         weighted = "weighted_sum" if keys == "last" and "ws" in name.split("+") else keys
         assert found == weighted, (name, keys)
     keys = recipes.HeadKeys(layers="weighted_sum")
-    assert head_arguments(keys, upstream, "ws:blocks", 4)["layers"] == "blocks"
+    assert head_arguments(keys, upstream, "ws:blocks", GROUPS)["layers"] == "blocks"
 
 
 def test_the_recipes_of_peft_ser() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.models.heads import SuperbHead, make_head
+from emopeft.downstream.heads.making import make_head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.downstream.training.probes import Probe
