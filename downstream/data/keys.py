@@ -82,8 +82,14 @@ class TrainKeys:
     select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
     class_weights: str = key(
         "none",
-        "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "
-        "divided by the sum of its weights)",
+        "of the loss: none; balanced (inverse frequency) or effective (number of samples); as in "
+        "torch, a step's loss is divided by the sum of its weights",
+        ("none", "balanced", "effective"),
+    )
+    sampling: str = key(
+        "none",
+        "of an epoch: none (each utterance once), or balanced (as many draws with replacement, "
+        "each class as likely as the others)",
         ("none", "balanced"),
     )
     precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)

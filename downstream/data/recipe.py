@@ -184,6 +184,11 @@ def validate(recipe: Recipe) -> Recipe:
         raise unknown("task", recipe.task, TASKS)
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
+    if train.class_weights != "none" and train.sampling != "none":
+        raise UserError(
+            f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
+            "correct for rare classes twice; set one of them to none"
+        )
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:
         raise unknown("value of head.name", recipe.head.name, HEADS)

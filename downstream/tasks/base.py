@@ -210,14 +210,17 @@ class Task:
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 
-    def balance(self, targets: Tensor) -> Tensor:
+    def balance(self, targets: Tensor, kind: str) -> Tensor:
         """Weights (utterances,) that make rare targets count more, of the training part's targets.
+
+        Args:
+            kind: "balanced" or "effective" (tasks/balancing.py).
 
         Raises UserError where the task has no such thing.
         """
         raise UserError(
-            f"train.class_weights=balanced is for classes, and task {self.name} has none; set it "
-            "to none"
+            f"train.class_weights and train.sampling are for classes, and task {self.name} has "
+            "none; set both to none"
         )
 
     # ---- what is written down ---------------------------------------------------------------

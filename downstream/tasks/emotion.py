@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.measures.classes import emotion_metrics
+from emopeft.downstream.tasks.balancing import class_balance
 from emopeft.downstream.tasks.base import Column, Metric, Table, Task, register
 from emopeft.errors import UserError
 
@@ -90,14 +91,13 @@ class EmotionTask(Task):
         losses = -((log_p * targets).sum(-1) * weights).sum(-1)
         return losses, (log_p.exp() - targets) * weights[..., None]
 
-    def balance(self, targets: Tensor) -> Tensor:
-        """Weights N / (C n_c) of an utterance's class: rarer classes count more.
+    def balance(self, targets: Tensor, kind: str) -> Tensor:
+        """The weights of an utterance's class, see `class_balance`.
 
         A batch's weights are then made to add up to 1, as torch's ``CrossEntropyLoss(weight=...)``
         does it: its mean is over the weights, not over the utterances.
         """
-        counts = targets.sum(0).clamp_min(1)
-        return targets @ (len(targets) / (self.outputs * counts))
+        return class_balance(targets, kind)
 
     # ---- what is written down ---------------------------------------------------------------
 

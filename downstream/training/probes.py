@@ -68,6 +68,7 @@ class Probe:
         device: where to compute (``means`` may lie elsewhere).
         checkpoint: where progress is kept, or None.
         label: names the probe in errors.
+        chances: of each training utterance to be drawn, see `sampling_chances`.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Probe:
         device: torch.device | str = "cpu",
         checkpoint: Path | None = None,
         label: str = "",
+        chances: Tensor | None = None,
     ):
         assert isinstance(head, SuperbHead)
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
@@ -95,7 +97,7 @@ class Probe:
         if head.standardise:
             self.standard = head.mean[head.featurizer.skip :], head.scale[head.featurizer.skip :]
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
-        self.weights = weights
+        self.weights, self.chances = weights, chances
         self.targets = targets[self.train].to(device)
         self.dev_targets = targets[self.dev]
         self.per_epoch = math.ceil(len(self.train) / keys.batch_size)
@@ -163,9 +165,9 @@ class Probe:
             advance(self.step * len(self.trials))
 
     def order(self) -> Tensor:
-        """The training part (len(train),) in the order of this step's epoch."""
+        """Places in the training part (len(train),) in the order of this step's epoch."""
         epoch = self.step // self.per_epoch
-        return torch.tensor(epoch_order(len(self.train), self.seed, epoch))
+        return torch.tensor(epoch_order(len(self.train), self.seed, epoch, self.chances))
 
     def rate(self, trial: int) -> float:
         """A trial's learning rate in this step."""

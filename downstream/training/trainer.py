@@ -55,6 +55,7 @@ class Trainer:
         checkpoint: where progress is kept (None: nowhere).
         label: shown on the progress bar.
         curves: TensorBoard folder, or None.
+        chances: of each training utterance to be drawn, see `sampling_chances`.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class Trainer:
         checkpoint: Path | None = None,
         label: str = "",
         curves: Path | None = None,
+        chances: Tensor | None = None,
     ):
         self.examples, self.task, self.keys = examples, task, keys
         self.train_indices, self.dev_indices = list(train), list(dev)
         self.weights = dict(zip(self.train_indices, weights.tolist(), strict=True))
+        self.chances = chances
         self.lr, self.seed, self.label = lr, seed, label
         self.accelerator, self.checkpoint, self.curves = accelerator, checkpoint, curves
         self.plain = model.to(accelerator.device)
@@ -159,7 +162,7 @@ class Trainer:
         for step in range(self.step, self.total):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order = epoch_order(len(self.train_indices), self.seed, epoch)
+                order = epoch_order(len(self.train_indices), self.seed, epoch, self.chances)
             first = step % self.per_epoch * self.keys.batch_size
             yield [self.train_indices[i] for i in order[first : first + self.keys.batch_size]]
 
