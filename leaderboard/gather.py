@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.checks import same
 from emopeft.downstream.records.record import Checked, examine
 from emopeft.downstream.records.values import parse_moment
-from emopeft.downstream.tasks.base import Metric, Task
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError, unknown
 
 

@@ -22,8 +22,11 @@ class Utterance:
     ``id`` is unique in its corpus and independent of where the tree lies; ``uid`` is unique among
     all corpora, and is what everything else goes by. ``speaker`` is "" where it is not known.
     ``emotion`` is the corpus' own label in the field's plain words ("angry", "neutral"), or None
-    when unlabelled. ``valence``, ``arousal``, ``dominance`` are on the corpus' own scale, high
-    meaning high. ``traits`` are what else is known of speaker or recording ("age", "race").
+    when unlabelled or the raters found no consensus. ``ratings`` are numbers by name ("valence",
+    "arousal", "intensity") on the corpus' own scale, high meaning high, never clipped to it.
+    ``votes`` are how many raters chose each of the corpus' own labels, or the shares of them where
+    only shares are known (then they add up to 1); empty where not known. ``traits`` are what else
+    is known of speaker or recording ("age", "race").
     """
 
     id: str
@@ -33,9 +36,8 @@ class Utterance:
     session: str | None = None
     sex: str | None = None  # "female" | "male"
     style: str | None = None  # "acted" | "natural"
-    valence: float | None = None
-    arousal: float | None = None
-    dominance: float | None = None
+    ratings: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    votes: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
     split: str | None = None  # a split that came with the data, as it was called there
     corpus: str = ""  # its name, set by `Corpus.load`
     traits: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -100,7 +102,8 @@ class Corpus:
         folder: what the published tree contains, for "is this the right folder?" messages.
         environment: the variable that may hold the root.
         protocol: the protocol used when none is named.
-        dimensions_scale: (lowest, highest) nominal rating, where valence/arousal/dominance exist.
+        scales: rating name -> (lowest, highest) nominal rating, for all ratings ``read`` may give
+            whose scale is known. Ratings may lie beyond.
         hashes: optional ``hashes(place) -> {file name: (sha256, bytes)}`` of the published files;
             ``place`` is the table itself or a tree that holds it.
         ids: optional ``ids() -> published utterance ids``, where the names follow a rule.
@@ -121,7 +124,7 @@ class Corpus:
     language: str
     expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
     speakers: int | None = None
-    dimensions_scale: tuple[float, float] | None = None
+    scales: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     hashes: Callable[[Path], dict[str, tuple[str, int]]] | None = None
     ids: Callable[[], Iterable[str]] | None = None
     duplicates: tuple[tuple[str, ...], ...] = ()

@@ -138,9 +138,7 @@ def _parse(line: str, session: str, audio: dict[str, Path], wavs: Path) -> Utter
         session=session,
         sex="female" if parts[3] == "F" else "male",
         style="natural" if parts[2] == "impro" else "acted",
-        valence=valence,
-        arousal=arousal,
-        dominance=dominance,
+        ratings={"valence": valence, "arousal": arousal, "dominance": dominance},
     )
 
 
@@ -173,6 +171,6 @@ register(
             "undecided": 2507,
         },
         speakers=10,
-        dimensions_scale=(1.0, 5.0),
+        scales=dict.fromkeys(("valence", "arousal", "dominance"), (1.0, 5.0)),
     )
 )

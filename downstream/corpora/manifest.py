@@ -148,6 +148,7 @@ class ManifestRow(Strict):
 
 
 REQUIRED = ("id", "path", "speaker", "label")  # in the header
+RATINGS = ("valence", "arousal", "dominance")
 COLUMNS = tuple(ManifestRow.model_fields)
 
 
@@ -261,7 +262,11 @@ def read(file: Path) -> list[Utterance]:
         path = file.parent / values.pop("path")
         speaker = values.pop("speaker") or ""
         emotion = values.pop("label")
-        utterances.append(Utterance(path=path, speaker=speaker, emotion=emotion, **values))
+        rated = {name: values.pop(name) for name in RATINGS}
+        ratings = {name: value for name, value in rated.items() if value is not None}
+        utterances.append(
+            Utterance(path=path, speaker=speaker, emotion=emotion, ratings=ratings, **values)
+        )
     if problems:
         raise TreeError(file, problems, utterances)
     return utterances

@@ -9,9 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.predictions import read_predictions, table_of
-from emopeft.downstream.tasks.base import Metric, Task, task_of
+from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
 from emopeft.units import duration, percent, size

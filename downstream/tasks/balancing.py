@@ -23,14 +23,15 @@ def class_balance(targets: Tensor, kind: str) -> Tensor:
     (at least 1), and an utterance gets its classes' weights in its shares.
 
     Args:
-        targets: distributions over classes (utterances, classes); a row with a NaN has no label: it
-            is not counted and weighs 1.
+        targets: distributions over classes (utterances, classes); a row of NaN or of 0 has no
+            label: it is not counted and weighs 1.
         kind: one of `KINDS`.
     """
     import torch
 
-    labelled = ~targets.isnan().any(-1)
-    shares = targets[labelled].double()
+    learned = targets.double().nan_to_num()
+    labelled = learned.sum(-1) > 0
+    shares = learned[labelled]
     counts = shares.sum(0).clamp_min(1)
     total = len(shares)
     weights = torch.ones(len(targets), dtype=torch.float64, device=targets.device)

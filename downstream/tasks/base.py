@@ -15,11 +15,12 @@ knows which task it is. A task is one file here, or of another package, that cal
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from emopeft.downstream.measures.columns import Column, Metric, Table
+from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError, unknown
 from emopeft.registry import Registry
 
@@ -29,108 +30,26 @@ if TYPE_CHECKING:
     from emopeft.downstream.corpora.base import Utterance
     from emopeft.downstream.protocols.protocol import Protocol
 
-Table = Mapping[str, Sequence[Any]]  # column name to its values, one per utterance
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """One number that says how good predictions are.
-
-    Attributes:
-        name: in records and recipes. title: in tables.
-        low, high: the range of its values (may be infinite).
-        better: "higher" or "lower".
-        percent: whether tables show it times 100.
-    """
-
-    name: str
-    title: str
-    low: float = 0.0
-    high: float = 1.0
-    better: str = "higher"
-    percent: bool = True
-
-    @property
-    def worst(self) -> float:
-        """What every value beats: a training that diverged has this one."""
-        return -math.inf if self.better == "higher" else math.inf
-
-    def beats(self, one: float, other: float) -> bool:
-        """Whether ``one`` is better than ``other``; a NaN beats nothing, and is beaten by all."""
-        if math.isnan(one) or math.isnan(other):
-            return not math.isnan(one)
-        return one > other if self.better == "higher" else one < other
-
-    def order(self, value: float) -> float:
-        """What sorts by it, best first."""
-        if math.isnan(value):
-            return math.inf
-        return -value if self.better == "higher" else value
-
-    def show(self, value: float) -> str:
-        """A value as tables show it."""
-        return f"{100 * value:.2f}" if self.percent else f"{value:.3f}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of predictions.csv.
-
-    Attributes:
-        name: in the header.
-        role: "truth", "prediction" or "score".
-        classes: the names its cells may hold; None: finite numbers from ``low`` to ``high``.
-        missing: whether a cell may be empty (NaN: not rated).
-    """
-
-    name: str
-    role: str
-    classes: tuple[str, ...] | None = None
-    low: float = -math.inf
-    high: float = math.inf
-    missing: bool = False
-
-    def read(self, cell: str) -> Any:
-        """The value of a cell; raises ValueError with a sentence."""
-        if self.classes is not None:
-            if cell not in self.classes:
-                raise ValueError(f"the {self.name} {cell[:60]!r} is not a class of the task")
-            return cell
-        if self.missing and cell == "":
-            return math.nan
-        try:
-            value = float(cell) if len(cell) < 40 else math.nan
-        except ValueError:
-            value = math.nan
-        if not self.low <= value <= self.high or math.isinf(value):  # NaN fails, too
-            limits = f" from {self.low:g} to {self.high:g}" if math.isfinite(self.high) else ""
-            raise ValueError(f"the {self.name} {cell[:60]!r} is not a number{limits}")
-        return value
-
-    def write(self, value: Any) -> str:
-        """The cell of a value, with every digit."""
-        if self.classes is not None:
-            return str(value)
-        return "" if math.isnan(value) else repr(float(value))
-
 
 class Task:
     """Base of all tasks.
 
     Class attributes:
         name: as given to ``-d``. version: raised when targets, loss or metrics change meaning.
-        additive: whether the loss is the sum over utterances of weight times a loss of its own;
-            else the gradient is taken on the outputs of the whole batch, however it is split.
+        auxiliary: it only helps others: it goes with every protocol, and an utterance that no
+            other task can use takes no part.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    additive: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
     # ---- making one -------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, protocol: Protocol, utterances: Sequence[Utterance]) -> Task:
+    def of(
+        cls, protocol: Protocol, utterances: Sequence[Utterance], settings: Settings | None = None
+    ) -> Task:
         """The task of a protocol on these utterances; raises UserError where they do not fit."""
         return cls()
 
@@ -143,6 +62,10 @@ class Task:
         """All that decides targets, outputs and columns, as JSON, for plan hash and records."""
         return {"name": self.name, "version": self.version}
 
+    def learning(self) -> dict[str, Any]:
+        """All that decides the loss beside targets and weights, as JSON, for a run's identity."""
+        return {}
+
     # ---- targets ----------------------------------------------------------------------------
 
     @property
@@ -153,6 +76,15 @@ class Task:
     def target(self, utterance: Utterance) -> tuple[float, ...] | None:
         """The target of an utterance; None: it takes no part."""
         raise NotImplementedError
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of which folds should hold some on every side; none where there are none."""
+        return ()
+
+    def class_of(self, utterance: Utterance) -> str | None:
+        """The one of `classes` that an utterance is of; None: of none."""
+        return None
 
     def summary(self, targets: Sequence[Sequence[float]]) -> dict[str, Any]:
         """What a person wants to know of some targets at a glance: column to value."""
@@ -169,14 +101,21 @@ class Task:
 
     @property
     def output_groups(self) -> tuple[tuple[str, int], ...]:
-        """Names and sizes of the groups that the outputs fall into, in their order.
-
-        With ``head.separate`` each has a small head of its own.
-        """
+        """Names and sizes of the groups that the outputs fall into, in their order: with
+        ``head.separate`` each has a small head of its own."""
         return ((self.name, self.outputs),)
+
+    @property
+    def additive(self) -> bool:
+        """Whether the loss is the sum over utterances of weight times a loss of its own; else the
+        gradient is taken on the outputs of the whole batch, however it is split."""
+        return False
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """The loss of a whole batch.
+
+        Beside other tasks, an utterance that this one has no target of has a row of NaN: it counts
+        as if it were of weight 0.
 
         Args:
             outputs: of the head (batch, outputs).
@@ -214,7 +153,7 @@ class Task:
         """Weights (utterances,) that make rare targets count more, of the training part's targets.
 
         Args:
-            kind: "balanced" or "effective" (tasks/balancing.py).
+            kind: "balanced" or "effective", see tasks/balancing.py.
 
         Raises UserError where the task has no such thing.
         """
@@ -233,6 +172,14 @@ class Task:
     def table(self, outputs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
         """Those columns, made of outputs and targets (utterances, ...), both on the CPU."""
         raise NotImplementedError
+
+    def truths(self, target: Sequence[float]) -> dict[str, Any]:
+        """The truth columns of one target; none where nothing can be said of them."""
+        names = [column.name for column in self.columns if column.role == "truth"]
+        numbers = all(c.classes is None for c in self.columns if c.role == "truth")
+        return (
+            dict(zip(names, target, strict=True)) if numbers and len(names) == len(target) else {}
+        )
 
     def check(self, row: Mapping[str, Any]) -> None:
         """What must hold among the cells of one row; raises ValueError with a sentence."""
@@ -266,6 +213,7 @@ class Task:
 
 
 TASKS: Registry[type[Task]] = Registry("task", "emopeft.downstream.tasks")
+SUM = "+"  # between tasks that are learned together
 
 
 def register(cls: type[Task]) -> type[Task]:
@@ -274,11 +222,37 @@ def register(cls: type[Task]) -> type[Task]:
     return cls
 
 
+def task_classes(spec: str) -> list[type[Task]]:
+    """The tasks of ``-d``: one, or several with + between them; raises UserError."""
+    names = spec.split(SUM)
+    if len(set(names)) < len(names):
+        raise UserError(f"-d {spec} names a task twice; give each once")
+    classes = [TASKS[name] for name in names]
+    if all(cls.auxiliary for cls in classes) and len(classes) > 1:
+        raise UserError(
+            f"-d {spec} holds only tasks that help others; name what they are to help: "
+            f"emotion{SUM}{spec}"
+        )
+    return classes
+
+
+def make_task(
+    spec: str, protocol: Protocol, utterances: Sequence[Utterance], settings: Settings | None = None
+) -> Task:
+    """The task of ``-d`` on a protocol's utterances; raises UserError where they do not fit."""
+    from emopeft.downstream.tasks.joint import JointTask
+
+    parts = [cls.of(protocol, utterances, settings) for cls in task_classes(spec)]
+    return parts[0] if len(parts) == 1 else JointTask.together(parts, settings)
+
+
 def task_of(description: Any) -> Task:
     """The task that a record or checkpoint describes, as untrusted data; raises UserError."""
     if not isinstance(description, Mapping) or not isinstance(description.get("name"), str):
         raise UserError("the task's description has no name; restore the file or run again")
-    cls = TASKS[description["name"]]
+    from emopeft.downstream.tasks.joint import JointTask
+
+    cls = JointTask if SUM in description["name"] else TASKS[description["name"]]
     if description.get("version") != cls.version:
         raise UserError(
             f"task {cls.name} is version {cls.version} here and {description.get('version')!r:.20} "

@@ -39,14 +39,12 @@ def test_what_is_read(tmp_path: Path) -> None:
         session="1",
         sex="female",
         style="natural",
-        valence=2.5,
-        arousal=3.5,
-        dominance=4.5,
+        ratings={"valence": 2.5, "arousal": 3.5, "dominance": 4.5},
         corpus="iemocap",
     )
     assert found["Ses01F_impro01_M003"].speaker == "Ses01_M"  # recorded on the F side
     assert found["Ses01F_impro01_M003"].sex == "male"
-    assert found["Ses01F_impro01_M003"].valence == 0.5
+    assert found["Ses01F_impro01_M003"].ratings["valence"] == 0.5
     assert found["Ses02M_script01_1b_F007"].speaker == "Ses02_F"
     assert found["Ses02M_script01_1b_F007"].style == "acted"
     assert [u.emotion for u in found.values()] == [

@@ -37,9 +37,7 @@ def test_the_documented_examples(tmp_path: Path) -> None:
         session="1",
         sex="female",
         style="natural",
-        valence=1.5,
-        arousal=4.5,
-        dominance=4.0,
+        ratings={"valence": 1.5, "arousal": 4.5, "dominance": 4.0},
         split="train",
         corpus="manifest",
     )
@@ -48,7 +46,7 @@ def test_the_documented_examples(tmp_path: Path) -> None:
     assert [(u.id, u.path, u.emotion) for u in short] == [
         (u.id, u.path, u.emotion) for u in (anna, ben)
     ]
-    assert short[0].valence is None and short[0].sex is None
+    assert short[0].ratings == {} and short[0].sex is None
     tabs = load(write(tmp_path, csv_text.replace(",", "\t"), "m.tsv"))
     assert tabs == [anna, ben]
 
@@ -63,11 +61,11 @@ def test_spellings_that_are_understood(tmp_path: Path) -> None:
     )
     one, two = load(write(tmp_path, text))
     assert (one.id, one.speaker, one.emotion, one.sex) == ("1", "Doe, Jane", "happy", "female")
-    assert one.path == absolute and one.valence is None
-    assert two.valence == -10 and two.emotion == "very sad" and two.speaker == "ünal"
+    assert one.path == absolute and one.ratings == {}
+    assert two.ratings == {"valence": -10} and two.emotion == "very sad" and two.speaker == "ünal"
     numbers = '{"id": 7, "path": "a.wav", "speaker": 3, "label": "x", "arousal": 2, "sex": null}\n'
     (u,) = load(write(tmp_path, numbers, "m.jsonl"))
-    assert (u.id, u.speaker, u.arousal, u.sex) == ("7", "3", 2.0, None)
+    assert (u.id, u.speaker, u.ratings, u.sex) == ("7", "3", {"arousal": 2.0}, None)
 
 
 HEADER = "id,path,speaker,label,valence,sex\n"

@@ -18,8 +18,9 @@ from emopeft.downstream.data.plan import (
     read_rows,
     write_rows,
 )
+from emopeft.downstream.measures.columns import Column
 from emopeft.downstream.protocols.protocol import Protocol
-from emopeft.downstream.tasks.base import Column, Task
+from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from tests.data.plans import SPOKEN, heard, sha, staged
 from tests.protocols.cases import SMALL, plan_of, protocol_of, utterance
@@ -101,7 +102,7 @@ class Ratings(Task):
         return ("valence", "arousal")
 
     def target(self, utterance: Utterance) -> tuple[float, ...] | None:
-        values = (utterance.valence, utterance.arousal)
+        values = (utterance.ratings.get("valence"), utterance.ratings.get("arousal"))
         if values == (None, None):
             return None
         return tuple(math.nan if v is None else v for v in values)
@@ -112,9 +113,9 @@ class Ratings(Task):
 
 
 RATED = [
-    utterance(f"{s}{i}", s, None, corpus="manifest", valence=v, arousal=a)
+    utterance(f"{s}{i}", s, None, corpus="manifest", ratings=ratings)
     for s in "abc"
-    for i, (v, a) in enumerate([(1.5, 2.0), (None, 1 / 3), (None, None)])
+    for i, ratings in enumerate([{"valence": 1.5, "arousal": 2.0}, {"arousal": 1 / 3}, {}])
 ]
 
 

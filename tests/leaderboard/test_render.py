@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.record import write_record
 from emopeft.downstream.reports.results import statistic
-from emopeft.downstream.tasks.base import Metric
 from emopeft.files import digest
 from emopeft.leaderboard.gather import gather
 from emopeft.leaderboard.render import cell, fenced, markdown, terminal

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from emopeft.downstream.measures.columns import Column, Metric
 from emopeft.downstream.records.predictions import (
     COLUMNS,
     Prediction,
@@ -14,7 +15,7 @@ from emopeft.downstream.records.predictions import (
     read_predictions,
     table_of,
 )
-from emopeft.downstream.tasks.base import Column, Metric, Task
+from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from tests.records.cases import CLASSES, make_rows

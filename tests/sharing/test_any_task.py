@@ -12,10 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from emopeft.downstream.measures.columns import Column, Metric
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.checkpoint import CONFIG, TENSORS
 from emopeft.downstream.sharing import hub
-from emopeft.downstream.tasks.base import TASKS, Column, Metric, Task
+from emopeft.downstream.tasks.base import TASKS, Task
 from emopeft.errors import UserError
 from tests.models.folds import edit, outputs, trained_fold
 from tests.peft_modules.cases import clips

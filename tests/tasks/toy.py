@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from emopeft.downstream.tasks.base import Column, Metric, Task
+from emopeft.downstream.measures.columns import Column, Metric
+from emopeft.downstream.tasks.base import Task
 
 
 class Together(Task):
@@ -18,7 +19,7 @@ class Together(Task):
     metrics = (Metric("ccc", "CCC", low=-1.0, percent=False),)  # type: ignore[assignment]
 
     def target(self, utterance):
-        return None if utterance.valence is None else (utterance.valence,)
+        return (utterance.ratings["valence"],) if "valence" in utterance.ratings else None
 
     def loss(self, outputs, targets, weights):
         def mean(x):
