@@ -128,14 +128,16 @@ def inject(
 def inject_head(
     head: nn.Module, method: str, kind: str, arguments: dict[str, Any]
 ) -> list[nn.Parameter]:
-    """Put a tuner on the last linear layer of a head's classifier."""
+    """Put a tuner on the last linear layer of a head's classifier, or of each where it has several
+    (one per group of outputs)."""
     linears = [n for n, m in head.named_modules() if isinstance(m, nn.Linear)]
-    names = [n for n in linears if n.split(".")[0] == "classifier"][-1:]
+    of_classifier = [n for n in linears if "classifier" in n.split(".")]
+    last = {n.partition("classifier")[0]: n for n in of_classifier}
+    names = list(last.values())
     if not names:
         raise UserError("this head has no linear classifier to patch; take head.name=superb")
     trained = [p for p in head.parameters() if p.requires_grad]
-    layer = head.get_submodule(names[0])
-    frozen = {id(p) for p in layer.parameters()}
+    frozen = {id(p) for name in names for p in head.get_submodule(name).parameters()}
     injected(head)[method], parameters = put_on(head, method, kind, names, arguments)
     for parameter in trained:  # the tuner froze the whole head
         parameter.requires_grad_(id(parameter) not in frozen)

@@ -145,6 +145,8 @@ def prove_head_live(head: nn.Module, upstream: Upstream) -> None:
     zeros = [parameters[n] for n in names if not parameters[n].detach().any()]
     generator = torch.Generator().manual_seed(0)
     shape = (2, upstream.num_blocks + 1) + (() if head.pooled else (4,)) + (upstream.width,)
+    training = head.training
+    head.eval()  # what dropout hides is not dead
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             for parameter in zeros:
@@ -155,6 +157,7 @@ def prove_head_live(head: nn.Module, upstream: Upstream) -> None:
             loss = output.square().sum() + 0.0 * sum(p.sum() for p in patched)
             gradients = torch.autograd.grad(loss, patched)
         finally:
+            head.train(training)
             for parameter in zeros:
                 parameter.data.zero_()
     dead = [n for n, g in zip(names, gradients, strict=True) if not bool(g.any())]

@@ -3,8 +3,8 @@
     h = sum over l = 0..L of softmax(w)_l h_l,   w equal at init
     (Yang et al. 2021; Lashkarashvili et al. 2024)
 
-The sum lives in the head's featurizer (models/heads.py), where it is the default. Named as a
-method it is always on, also where the recipe's head takes the last state, and its L+1 weights
+The sum lives in the head's featurizer (downstream/heads/base.py), where it is the default. Named
+as a method it is always on, also where the recipe's head takes the last state, and its L+1 weights
 count as the method's. ``layers=blocks`` leaves out the input of the first block (PEFT-SER).
 """
 

@@ -21,6 +21,7 @@ ROOMS = (
     "downstream.protocols",
     "downstream.measures",
     "downstream.tasks",
+    "downstream.heads",
     "downstream.data",
     "downstream.feature_cache",
     "downstream.models",

@@ -32,12 +32,15 @@ class CorpusKeys:
 
 @dataclasses.dataclass
 class HeadKeys:
-    name: str = key("superb", "superb, or PEFT-SER's conv", ("superb", "conv"))
+    name: str = key("superb", "superb, PEFT-SER's conv, or Odyssey 2024's attentive")
     layers: str = key(
         "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
     )
     hidden: int = key(256, "width of the head", range=positive(65_536))
-    dropout: float = key(0.1, "of the conv head", range=SHARE)
+    dropout: float = key(0.1, "inside the conv and the attentive head", range=SHARE)
+    separate: bool = key(
+        False, "a small head of its own for each group of the task's outputs, on one sum of states"
+    )
     standardise: bool | None = key(
         None, "standardise a frozen upstream's means on the training part; unset: as it needs"
     )
@@ -98,8 +101,14 @@ class TrainKeys:
     )
     class_weights: str = key(
         "none",
-        "of the loss: none or balanced (rare classes count more; as in torch, a step's loss is "
-        "divided by the sum of its weights)",
+        "of the loss: none; balanced (inverse frequency) or effective (number of samples); as in "
+        "torch, a step's loss is divided by the sum of its weights",
+        ("none", "balanced", "effective"),
+    )
+    sampling: str = key(
+        "none",
+        "of an epoch: none (each utterance once), or balanced (as many draws with replacement, "
+        "each class as likely as the others)",
         ("none", "balanced"),
     )
     precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)

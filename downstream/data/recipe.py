@@ -200,6 +200,7 @@ def parse_method(spec: str) -> list[Method]:
 
 def validate(recipe: Recipe) -> Recipe:
     """Checks over several keys. Raises UserError naming the keys."""
+    from emopeft.downstream.heads.base import HEADS
     from emopeft.peft_modules.base import FROZEN, kind_of
 
     train = recipe.train
@@ -211,7 +212,14 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.loss_batch = {train.loss_batch} must be at most train.batch_size = "
             f"{train.batch_size}"
         )
+    if train.class_weights != "none" and train.sampling != "none":
+        raise UserError(
+            f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
+            "correct for rare classes twice; set one of them to none"
+        )
     methods = parse_method(recipe.method)
+    if recipe.head.name not in HEADS:
+        raise unknown("value of head.name", recipe.head.name, HEADS)
     if train.head_lr is not None and kind_of(methods) == FROZEN:
         raise UserError(
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from emopeft.downstream.models.heads import MAX_HIDDEN
+from emopeft.downstream.heads.base import MAX_HIDDEN
 from emopeft.errors import UserError
 from emopeft.peft_modules.base import parse, to_parts
 from emopeft.validation import Strict, validated
@@ -69,10 +69,17 @@ class MethodFacts(Strict):
     peft: PeftFacts | None = None
 
 
-class HeadFacts(Strict):
-    """Arguments of `models.heads.make_head`."""
+class GroupFacts(Strict):
+    """Outputs that have a small head of their own."""
 
-    name: Literal["superb", "conv"]
+    name: Name
+    outputs: Annotated[int, Field(ge=1, le=100_000)]
+
+
+class HeadFacts(Strict):
+    """Arguments of `heads.making.make_head`, which knows the names."""
+
+    name: Name
     width: Size
     states: Annotated[int, Field(ge=1, le=10_000)]
     outputs: Annotated[int, Field(ge=1, le=100_000)]
@@ -80,6 +87,7 @@ class HeadFacts(Strict):
     hidden: Annotated[int, Field(ge=1, le=MAX_HIDDEN)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     standardise: bool = False
+    groups: Annotated[list[GroupFacts], Field(max_length=1000)] = []
 
 
 class CorpusFacts(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from emopeft.downstream.data.keys import HeadKeys, UpstreamKeys
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.heads.base import Head, HeadOptions
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.checkpoint import read_adapter
-from emopeft.downstream.models.heads import Head, SuperbHead, make_head
 from emopeft.downstream.models.model import AdaptedModel, active_dropout
 from emopeft.downstream.tasks.base import task_of
 from emopeft.errors import UserError
@@ -26,6 +27,8 @@ from emopeft.peft_modules.tensors import sharing_copy
 from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import load as load_upstream
 from emopeft.upstream.identity import same_base
+
+Group = tuple[str, int]  # of a task's outputs: its name, and how many they are
 
 # Options of methods that are whole numbers and no sizes: they may be large.
 NOT_SIZES = ("seed", "prng", "tinit", "tfinal", "deltaT")
@@ -57,12 +60,16 @@ class Blueprint:
     _start: int | None = None
 
     @classmethod
-    def of(cls, upstream: Upstream, recipe: Recipe, outputs: int) -> Blueprint:
-        """The models of a recipe."""
+    def of(cls, upstream: Upstream, recipe: Recipe, groups: Sequence[Group]) -> Blueprint:
+        """The models of a recipe.
+
+        Args:
+            groups: see `Task.output_groups`.
+        """
         return cls(
             upstream,
             recipe.method,
-            head_arguments(recipe.head, upstream, recipe.method, outputs),
+            head_arguments(recipe.head, upstream, recipe.method, groups),
             recipe.upstream.dropout,
         )
 
@@ -115,8 +122,14 @@ def assemble(adaptation: Adaptation, head: Head, dropout: bool) -> AdaptedModel:
     return AdaptedModel(adaptation.upstream, head, adaptation.start, dropout, adaptation)
 
 
-def head_arguments(keys: HeadKeys, upstream: Upstream, method: str, outputs: int) -> dict[str, Any]:
-    """Arguments of `make_head`. A ``ws`` in the method overrides the layers."""
+def head_arguments(
+    keys: HeadKeys, upstream: Upstream, method: str, groups: Sequence[Group]
+) -> dict[str, Any]:
+    """Arguments of `make_head`, as JSON has them. A ``ws`` in the method overrides the layers.
+
+    Raises:
+        UserError: an option that this head, or these groups of outputs, cannot have.
+    """
     from emopeft.peft_modules.base import parse
     from emopeft.peft_modules.ws import LAYERS, WeightedSum
 
@@ -125,18 +138,23 @@ def head_arguments(keys: HeadKeys, upstream: Upstream, method: str, outputs: int
         if isinstance(one, WeightedSum) and (one.layers != "all" or layers == "last"):
             layers = LAYERS[one.layers]
     standardise = upstream.standardise if keys.standardise is None else keys.standardise
-    if standardise and keys.name != "superb":
-        raise UserError("head.standardise needs head.name=superb, which works on time means")
-    return {
-        "name": keys.name,
-        "width": upstream.width,
-        "states": upstream.num_blocks + 1,
-        "outputs": outputs,
-        "layers": layers,
-        "hidden": keys.hidden,
-        "dropout": keys.dropout,
-        "standardise": standardise,
-    }
+    if keys.separate and len(groups) < 2:
+        raise UserError(
+            "head.separate=true makes a head per group of outputs, and this task has one group; "
+            "set it to false"
+        )
+    options = HeadOptions(
+        name=keys.name,
+        width=upstream.width,
+        states=upstream.num_blocks + 1,
+        outputs=sum(count for _, count in groups),
+        layers=layers,
+        hidden=keys.hidden,
+        dropout=keys.dropout,
+        standardise=standardise,
+        groups=[{"name": n, "outputs": count} for n, count in groups if keys.separate],
+    )
+    return dataclasses.asdict(options)
 
 
 def parameter_counts(adaptation: Adaptation, head: Head) -> dict[str, Any]:
@@ -182,14 +200,24 @@ def method_parts(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
 
 def describe_head(adaptation: Adaptation, head: Head) -> list[dict[str, Any]]:
     """What methods train in the head, as `peft_modules.apply.describe` says it of the blocks."""
-    sizes = patched_sizes(head)
-    rows = [(m, names[0].split(".")[0], sizes[m]) for m, names in head.patched.items()]
+    sizes = {name: p.numel() for name, p in head.named_parameters()}
+    rows = []
+    for method, names in head.patched.items():
+        places = dict.fromkeys(_place(name) for name in names)
+        for place in places:
+            rows.append((method, place, sum(sizes[n] for n in names if _place(n) == place)))
     if adaptation.weighted_sum and head.featurizer.weights is not None:
         rows.append(("ws", "featurizer", head.featurizer.weights.numel()))
     return [
         {"method": m, "blocks": "head", "module": place, "count": 1, "each": n, "parameters": n}
         for m, place, n in rows
     ]
+
+
+def _place(name: str) -> str:
+    """The part of a head that a parameter is of: "classifier", or "heads.1.classifier"."""
+    before, _, _ = name.partition("classifier.")
+    return before + "classifier" if before != name else name.split(".")[0]
 
 
 def base_of(config: dict[str, Any], upstream_path: str | None = None) -> Upstream:
@@ -262,6 +290,9 @@ def rebuild(
                     f"key 'head.{key}' is {head[key]}, and upstream and task ask for {value}; "
                     "train again"
                 )
+        groups = [(group["name"], group["outputs"]) for group in head["groups"]]
+        if groups and groups != list(task.output_groups):
+            raise UserError("key 'head.groups' holds other groups than the task; train again")
         torch.manual_seed(config["seed"])  # counts for schema 1 only; else all of it is overwritten
         adaptation = adapt(upstream, methods, prove=False)
         model = assemble(adaptation, make_head(**head), config["upstream"]["dropout"])
@@ -299,7 +330,7 @@ def standardise_on(model: AdaptedModel, means: torch.Tensor | None) -> None:
 
     Raises UserError when the upstream is not frozen, because its means change while it trains.
     """
-    if isinstance(model.head, SuperbHead) and model.head.standardise:
+    if model.head.standardise:
         if means is None:
             raise UserError(
                 "head.standardise works on a frozen upstream only; set it to false, take -p none, "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.downstream.feature_cache.batch import Batch
-from emopeft.downstream.models.heads import Head
+from emopeft.downstream.heads.base import Head
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.peft_modules.freezing import freeze

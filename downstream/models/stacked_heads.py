@@ -28,7 +28,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.models.heads import SuperbHead
+from emopeft.downstream.heads.superb import SuperbHead
 
 ALIGNMENT = 16  # floats: rows begin on cache lines
 LARGE = "projector.weight"  # stands first in a row

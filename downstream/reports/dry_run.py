@@ -8,6 +8,7 @@ from tabulate import tabulate
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.heads.base import Head
 from emopeft.downstream.models.build import (
     Blueprint,
     describe_head,
@@ -15,7 +16,6 @@ from emopeft.downstream.models.build import (
     parameter_counts,
     upstream_of,
 )
-from emopeft.downstream.models.heads import Head
 from emopeft.downstream.runs.estimate import estimate
 from emopeft.downstream.runs.session import chosen_examples, make_accelerator, numerics_of
 from emopeft.peft_modules.apply import Adaptation
@@ -32,7 +32,7 @@ def dry_run(recipe: Recipe) -> str:
     numerics.apply()
     device = make_accelerator(numerics.precision).device
     upstream = upstream_of(recipe.upstream).to(device)
-    blueprint = Blueprint.of(upstream, recipe, plan.task.outputs)
+    blueprint = Blueprint.of(upstream, recipe, plan.task.output_groups)
     adaptation = blueprint.adapt(recipe.seeds[0])
     model = blueprint.model(recipe.seeds[0], adaptation).to(device)
 

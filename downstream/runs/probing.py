@@ -12,7 +12,12 @@ from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.training.curves import draw
 from emopeft.downstream.training.probes import Probe
-from emopeft.downstream.training.selection import Diverged, selected, utterance_weights
+from emopeft.downstream.training.selection import (
+    Diverged,
+    sampling_chances,
+    selected,
+    utterance_weights,
+)
 from emopeft.downstream.training.side_by_side import train_probes
 from emopeft.downstream.training.trials import choose
 from emopeft.numerics import peak_memory
@@ -44,6 +49,7 @@ def train_folds(
                 model.head, means, session.examples.targets, train, dev, weights, task, keys,
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
+                sampling_chances(task, keys, session.examples.targets[train]),
             )
         )  # fmt: skip
     # Every process computes the same; the first one writes.

@@ -118,7 +118,7 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     methods = _methods(recipe, plan)
     blueprints = {
         method: Blueprint.of(
-            upstream, dataclasses.replace(recipe, method=method), plan.task.outputs
+            upstream, dataclasses.replace(recipe, method=method), plan.task.output_groups
         )
         for method in methods
     }

@@ -22,6 +22,7 @@ from emopeft.downstream.training.selection import (
     Diverged,
     Fit,
     best_of,
+    sampling_chances,
     selected,
     utterance_weights,
 )
@@ -169,6 +170,7 @@ def _trainer(
         model, setup.examples, session.task, train, session.indices(stage.dev), weights, keys,
         rate, work.seed, session.accelerator, checkpoint=path, label=label,
         curves=None if path is None else curves, starts_trained=probe is not None,
+        chances=sampling_chances(session.task, keys, setup.examples.targets[train]),
     )  # fmt: skip
 
 

@@ -100,6 +100,12 @@ class Task:
         raise NotImplementedError
 
     @property
+    def output_groups(self) -> tuple[tuple[str, int], ...]:
+        """Names and sizes of the groups that the outputs fall into, in their order: with
+        ``head.separate`` each has a small head of its own."""
+        return ((self.name, self.outputs),)
+
+    @property
     def additive(self) -> bool:
         """Whether the loss is the sum over utterances of weight times a loss of its own; else the
         gradient is taken on the outputs of the whole batch, however it is split."""
@@ -143,14 +149,17 @@ class Task:
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 
-    def balance(self, targets: Tensor) -> Tensor:
+    def balance(self, targets: Tensor, kind: str) -> Tensor:
         """Weights (utterances,) that make rare targets count more, of the training part's targets.
+
+        Args:
+            kind: "balanced" or "effective", see tasks/balancing.py.
 
         Raises UserError where the task has no such thing.
         """
         raise UserError(
-            f"train.class_weights=balanced is for classes, and task {self.name} has none; set it "
-            "to none"
+            f"train.class_weights and train.sampling are for classes, and task {self.name} has "
+            "none; set both to none"
         )
 
     # ---- what is written down ---------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.measures.classes import emotion_metrics
 from emopeft.downstream.measures.columns import Column, Metric, Table
+from emopeft.downstream.tasks.balancing import class_balance
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.keys import LossKeys
 from emopeft.errors import UserError
@@ -115,15 +116,13 @@ class ClassTask(Task):
         whole = learned.sum(-1, keepdim=True)
         return losses, (log_p.exp() * whole - learned) * weights[..., None]
 
-    def balance(self, targets: Tensor) -> Tensor:
-        """Weights N / (C n_c) of an utterance's class: rarer classes count more.
+    def balance(self, targets: Tensor, kind: str) -> Tensor:
+        """The weights of an utterance's class, see `class_balance`.
 
         A batch's weights are then made to add up to 1, as torch's ``CrossEntropyLoss(weight=...)``
         does it: its mean is over the weights, not over the utterances.
         """
-        learned = self.distributions(targets)
-        counts = learned.sum(0).clamp_min(1)
-        return learned @ (len(learned) / (self.outputs * counts))
+        return class_balance(self.distributions(targets), kind)
 
     # ---- what is written down ---------------------------------------------------------------
 

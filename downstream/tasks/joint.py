@@ -138,8 +138,12 @@ class JointTask(Task):
 
     @property
     def output_groups(self) -> tuple[tuple[str, int], ...]:
-        """One per part."""
-        return tuple((name, part.outputs) for name, part in self.parts.items())
+        """Those of the parts."""
+        return tuple(
+            (_named(name, group), size)
+            for name, part in self.parts.items()
+            for group, size in part.output_groups
+        )
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         import torch
@@ -160,12 +164,12 @@ class JointTask(Task):
             gradients.append(self.weights[name] * gradient)
         return torch.stack(losses).sum(0), torch.cat(gradients, -1)
 
-    def balance(self, targets: Tensor) -> Tensor:
+    def balance(self, targets: Tensor, kind: str) -> Tensor:
         """Of the first part with classes: an utterance has one weight for all parts."""
         for _, part, _, own in self._places():
             if part is self._classified:
-                return part.balance(targets[:, own])
-        return super().balance(targets)
+                return part.balance(targets[:, own], kind)
+        return super().balance(targets, kind)
 
     # ---- what is written down ---------------------------------------------------------------
 

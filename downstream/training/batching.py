@@ -10,13 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation of ``range(count)`` that depends on seed and epoch alone, so that training can
-    go on at any step without replaying the ones before."""
+def epoch_order(count: int, seed: int, epoch: int, chances: Tensor | None = None) -> list[int]:
+    """An epoch's order of ``range(count)``: a permutation, or draws with replacement.
+
+    It depends on seed and epoch alone, so that training can go on at any step without replaying
+    the ones before.
+
+    Args:
+        chances: how likely each is to be drawn (count,), up to a factor; None: each comes once.
+    """
     generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
+    if chances is None:
+        return torch.randperm(count, generator=generator).tolist()
+    return torch.multinomial(chances.double(), count, True, generator=generator).tolist()
 
 
 def micro_batches(

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.heads.base import Head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
-from emopeft.downstream.models.heads import Head, SuperbHead
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order
@@ -68,6 +69,7 @@ class Probe:
         device: where to compute (``means`` may lie elsewhere).
         checkpoint: where progress is kept, or None.
         label: names the probe in errors.
+        chances: of each training utterance to be drawn, see `sampling_chances`.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Probe:
         device: torch.device | str = "cpu",
         checkpoint: Path | None = None,
         label: str = "",
+        chances: Tensor | None = None,
     ):
         assert isinstance(head, SuperbHead)
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
@@ -96,7 +99,7 @@ class Probe:
         if head.standardise:
             self.standard = head.mean[head.featurizer.skip :], head.scale[head.featurizer.skip :]
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
-        self.weights = weights
+        self.weights, self.chances = weights, chances
         self.targets = targets[self.train].to(device)
         self.dev_targets = targets[self.dev]
         self.per_epoch = math.ceil(len(self.train) / keys.batch_size)
@@ -164,9 +167,9 @@ class Probe:
             advance(self.step * len(self.trials))
 
     def order(self) -> Tensor:
-        """The training part (len(train),) in the order of this step's epoch."""
+        """Places in the training part (len(train),) in the order of this step's epoch."""
         epoch = self.step // self.per_epoch
-        return torch.tensor(epoch_order(len(self.train), self.seed, epoch))
+        return torch.tensor(epoch_order(len(self.train), self.seed, epoch, self.chances))
 
     def rate(self, trial: int) -> float:
         """A trial's learning rate in this step."""

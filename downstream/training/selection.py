@@ -127,7 +127,14 @@ def rate_factor(keys: TrainKeys, step: int, total: int, plateau: float) -> float
 def utterance_weights(task: Task, keys: TrainKeys, targets: Tensor, weights: Tensor) -> Tensor:
     """How much each utterance of the training part counts: the plan's weight, times the task's
     balance where the recipe asks for it. All (utterances,)."""
-    return weights * task.balance(targets) if keys.class_weights == "balanced" else weights
+    kind = keys.class_weights
+    return weights if kind == "none" else weights * task.balance(targets, kind)
+
+
+def sampling_chances(task: Task, keys: TrainKeys, targets: Tensor) -> Tensor | None:
+    """How likely each utterance of the training part is to be drawn (utterances,), up to a factor;
+    None where an epoch sees each of them once."""
+    return None if keys.sampling == "none" else task.balance(targets, keys.sampling)
 
 
 def shares(weights: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class Trainer:
         curves: TensorBoard folder, or None.
         starts_trained: whether the model's first state is one to choose, too: it is evaluated
             before the first step and counts as step 0.
+        chances: of each training utterance to be drawn, see `sampling_chances`.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Trainer:
         label: str = "",
         curves: Path | None = None,
         starts_trained: bool = False,
+        chances: Tensor | None = None,
     ):
         self.examples, self.task, self.keys = examples, task, keys
         self.starts_trained = starts_trained
         self.step_loss = StepLoss(task, keys)
         self.train_indices, self.dev_indices = list(train), list(dev)
         self.weights = dict(zip(self.train_indices, weights.tolist(), strict=True))
+        self.chances = chances
         self.lr, self.seed, self.label = lr, seed, label
         self.accelerator, self.checkpoint, self.curves = accelerator, checkpoint, curves
         self.plain = model.to(accelerator.device)
@@ -141,7 +144,11 @@ class Trainer:
         before = self.seconds
         upcoming = self._batches()
         # The inputs of a step are read and copied while the one before is computed.
-        groups = (group for batch in self._batches() for group in self._groups(batch)[0])
+        groups = (
+            [batch[p] for p in group]
+            for batch in self._batches()
+            for group in self._groups(batch)[0]
+        )
         self.inputs = self.examples.prefetch(groups, self.accelerator.device)
         if self.starts_trained and not self.selection.history:
             self._evaluate(bar)
@@ -167,7 +174,7 @@ class Trainer:
         for step in range(self.step, self.total):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order = epoch_order(len(self.train_indices), self.seed, epoch)
+                order = epoch_order(len(self.train_indices), self.seed, epoch, self.chances)
             first = step % self.per_epoch * self.keys.batch_size
             yield [self.train_indices[i] for i in order[first : first + self.keys.batch_size]]
 
@@ -196,11 +203,12 @@ class Trainer:
         A loss that is a sum over utterances is taken group by group. Of any other the outputs of
         the whole batch are computed first, without a graph; its gradient is taken on them (see
         `StepLoss`), and each group is run again, with the same dropout, and propagates its rows.
+        Groups hold places in the batch, in which an utterance may stand more than once.
         """
         world = self.accelerator.num_processes
         groups, has_examples = self._groups(batch)
         weights = torch.tensor([self.weights[i] for i in batch], dtype=torch.float64)
-        share = dict(zip(batch, shares(weights).tolist(), strict=True))
+        share = shares(weights).tolist()
         rows: dict[int, Tensor] = {}
         whole = torch.zeros((), device=self.accelerator.device)
         one_part = world == 1 and len(groups) == 1 and self.step_loss.whole(len(batch))
@@ -210,7 +218,7 @@ class Trainer:
         self._seed_dropout()
         total = torch.zeros((), device=self.accelerator.device)
         for number, group in enumerate(groups):
-            inputs = self._next(group)
+            inputs = self._next([batch[p] for p in group])
             last = number == len(groups) - 1
             # Gradients are exchanged once per step, at the last micro-batch.
             exchange = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
@@ -218,11 +226,11 @@ class Trainer:
                 outputs = precise(self.model(inputs))
                 # Processes average their gradients: times their number gives the sum.
                 if direct:
-                    part = outputs.new_tensor([share[i] * world * has_examples for i in group])
+                    part = outputs.new_tensor([share[p] * world * has_examples for p in group])
                     loss = self.task.loss(outputs, inputs.targets.to(outputs.dtype), part)
                 else:
                     zero = torch.zeros(outputs.shape[1])
-                    gradient = torch.stack([rows.get(i, zero) for i in group]).to(outputs)
+                    gradient = torch.stack([rows.get(p, zero) for p in group]).to(outputs)
                     loss = (outputs * gradient).sum() * (world * has_examples)
                 penalty = self.plain.penalty() if last else None
                 self.accelerator.backward(loss if penalty is None else loss + penalty)
@@ -236,37 +244,39 @@ class Trainer:
         return next(self.inputs)
 
     def _groups(self, batch: list[int]) -> tuple[list[list[int]], bool]:
-        """This process' share of a batch in micro-batches, and whether it has one at all.
+        """This process' share of a batch in micro-batches, as places in the batch, and whether it
+        has one at all.
 
         Where there are fewer utterances than processes, the others take part in the exchange of
         gradients with weight zero.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        local_batch = sorted(batch, key=lambda i: (self.examples.seconds[i], i))[rank::world]
-        if not local_batch:
-            return [batch[:1]], False
+        seconds = [self.examples.seconds[i] for i in batch]
+        places = sorted(range(len(batch)), key=lambda p: (seconds[p], batch[p], p))[rank::world]
+        if not places:
+            return [[0]], False
         if self.examples.preloaded is not None:
-            return [local_batch], True
-        return micro_batches(local_batch, self.examples.seconds, self.keys.batch_seconds), True
+            return [places], True
+        return micro_batches(places, seconds, self.keys.batch_seconds), True
 
     def _rows(
-        self, batch: list[int], groups: list[list[int]], share: dict[int, float]
+        self, batch: list[int], groups: list[list[int]], share: list[float]
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The loss of a whole batch, and its gradient at the outputs of each utterance."""
+        """The loss of a whole batch, and its gradient at the outputs of each of its places."""
         self._seed_dropout()
         pairs: list[tuple[int, Tensor]] = []
         with torch.no_grad(), self.accelerator.autocast():
             for group in groups:
-                inputs = self.examples.batch(group, self.accelerator.device)
+                inputs = self.examples.batch([batch[p] for p in group], self.accelerator.device)
                 pairs += zip(group, precise(self.plain(inputs)).cpu(), strict=True)
         if self.accelerator.num_processes > 1:
             pairs = gather_object(pairs)
         outputs = dict(pairs)
-        whole = torch.stack([outputs[i] for i in batch])
+        whole = torch.stack([outputs[p] for p in range(len(batch))])
         targets = self.examples.targets[batch].to(whole.dtype)
-        weights = whole.new_tensor([share[i] for i in batch])
+        weights = whole.new_tensor(share)
         loss, gradient = self.step_loss.gradient(whole[None], targets, weights)
-        rows = dict(zip(batch, gradient[0], strict=True))
+        rows = dict(enumerate(gradient[0]))
         return loss[0].to(self.accelerator.device), rows
 
     def _seed_dropout(self) -> None:

@@ -24,7 +24,8 @@ from emopeft.downstream.feature_cache.frozen import (
     part_digests,
 )
 from emopeft.downstream.feature_cache.live import Live
-from emopeft.downstream.models.heads import SuperbHead, make_head
+from emopeft.downstream.heads.making import make_head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.training.memory import save_memory_and_time
 from emopeft.numerics import Numerics

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import Blueprint
-from emopeft.downstream.models.heads import make_head
 from emopeft.upstream.identity import weights_hash
 from tests.models.folds import HEAD, blueprint, outputs
 from tests.peft_modules.cases import SMALL, base, batch_of

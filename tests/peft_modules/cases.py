@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.frozen import empty_states, per_utterance
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import assemble
-from emopeft.downstream.models.heads import make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.peft_modules.apply import Adaptation, adapt
 from emopeft.peft_modules.base import METHODS, parse
@@ -150,6 +151,8 @@ def batch_of(model: AdaptedModel) -> Batch:
     """The clips as a model takes them, of two of its classes."""
     device = device_of(model)
     kept, below = model.upstream.prefix(model.start, clips(device))
-    nothing = torch.zeros(2, 0, model.upstream.width, device=device)
-    classes = torch.tensor([[0.0], [1.0]], device=device)
-    return Batch(below.means() if below.layers else nothing, kept, classes)
+    pooled = model.head.pooled
+    states = empty_states(model.upstream, pooled, 2, device)
+    if below.layers:
+        states = below.means() if pooled else per_utterance(below, False)
+    return Batch(states, kept, torch.tensor([[0.0], [1.0]], device=device))

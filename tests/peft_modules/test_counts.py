@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch import nn
 
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import assemble, parameter_counts
-from emopeft.downstream.models.heads import make_head
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.base import canonical, parse
 from emopeft.peft_modules.overview import describe

@@ -102,17 +102,20 @@ def test_the_fifteen_recipes() -> None:
     assert found["ba"].reports["accuracy"] == 69.5 and not found["wg"].reports
 
 
+GROUPS = (("emotion", 4),)
+
+
 def test_only_ws_switches_the_weighted_sum_on() -> None:
     from emopeft.downstream.models.build import head_arguments
     from tests.peft_modules.cases import base
 
     upstream = base("hubert_base_like")[0]
     for name, keys in itertools.product(FIFTEEN, ("last", "blocks", "weighted_sum")):
-        found = head_arguments(recipes.HeadKeys(layers=keys), upstream, name, 4)["layers"]
+        found = head_arguments(recipes.HeadKeys(layers=keys), upstream, name, GROUPS)["layers"]
         weighted = "weighted_sum" if keys == "last" and "ws" in name.split("+") else keys
         assert found == weighted, (name, keys)
     keys = recipes.HeadKeys(layers="weighted_sum")
-    assert head_arguments(keys, upstream, "ws:blocks", 4)["layers"] == "blocks"
+    assert head_arguments(keys, upstream, "ws:blocks", GROUPS)["layers"] == "blocks"
 
 
 def test_the_recipes_of_peft_ser() -> None:
@@ -129,3 +132,29 @@ def test_the_recipes_of_peft_ser() -> None:
             "plateau",
         )
         assert len(recipe.reports["uar"]) == 5
+
+
+def test_the_recipe_of_the_odyssey_challenge() -> None:
+    folder = ROOT / "recipes" / "odyssey2024"
+    (recipe,) = (resolved(p) for p in folder.glob("*.yaml"))
+    head, train = recipe.head, recipe.train
+    assert (head.name, head.layers, head.hidden, head.dropout) == ("attentive", "last", 1024, 0.5)
+    assert (train.optimizer, train.lr, train.schedule, train.warmup) == (
+        "adamw", 1e-5, "constant", 0.0
+    )  # fmt: skip
+    assert (train.epochs, train.batch_size, train.class_weights) == (20, 32, "balanced")
+    assert canonical(parse(recipe.method)) == "full" and recipe.upstream.name == "wavlm_large"
+
+
+def test_the_sizes_of_the_heads() -> None:
+    from emopeft.downstream.heads.base import HEADS
+    from emopeft.downstream.heads.making import make_head
+
+    text = (ROOT / "docs" / "methods.md").read_text().partition("## Heads")[2].partition("##")[0]
+    rows = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| `")]
+    sizes = {row[0].strip(" `"): int(row[-1].replace(",", "")) for row in rows}
+    assert set(sizes) == set(HEADS)
+    for name, size in sizes.items():
+        head = make_head(name, width=768, states=13, outputs=4, layers="last")
+        assert sum(p.numel() for p in head.parameters()) == size, name
+        assert head.pooled == ("time means" in next(r for r in rows if name in r[0])[3])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emopeft.downstream.models.heads import Featurizer
+from emopeft.downstream.heads.base import Featurizer
 from emopeft.peft_modules.adapter import Branch, Sequential
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.ba import Bottleneck

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import assemble, parameter_counts
-from emopeft.downstream.models.heads import make_head
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.base import METHODS, canonical, parse

@@ -15,9 +15,9 @@ import transformers
 import yaml
 from torch import Tensor
 
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.build import assemble, restore
 from emopeft.downstream.models.checkpoint import write_adapter
-from emopeft.downstream.models.heads import make_head
 from emopeft.downstream.sharing.hub import read_exported
 from emopeft.errors import UserError
 from emopeft.peft_modules.__main__ import main

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.models.heads import SuperbHead, make_head
+from emopeft.downstream.heads.making import make_head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.downstream.training.probes import Probe
-from emopeft.downstream.training.selection import utterance_weights
+from emopeft.downstream.training.selection import sampling_chances, utterance_weights
 
 N, STATES, WIDTH, CLASSES = 150, 4, 12, 3
 TRAIN, DEV, TEST = range(90), range(90, 120), range(120, 150)
@@ -46,6 +47,12 @@ def weights_of(
     return utterance_weights(task, keys, own, torch.ones(len(own)))
 
 
+def chances_of(
+    keys: TrainKeys, task: Task, targets: torch.Tensor, train: Sequence[int] = TRAIN
+) -> torch.Tensor | None:
+    return sampling_chances(task, keys, targets[list(train)])
+
+
 def probe_of(
     keys: TrainKeys,
     seed: int,
@@ -59,11 +66,12 @@ def probe_of(
 ) -> Probe:
     """A probe on some of the utterances, on the device that the means are on."""
     head = head_of(seed, **options).to(means.device)
+    chances = chances_of(keys, task, targets, train)
     if head.standardise:
         head.fit_standardisation(means[list(train)])
     return Probe(
         head, means, targets, train, DEV, weights_of(keys, task, targets, train), task, keys,
-        rates, seed, means.device, checkpoint, f"fold {seed}",
+        rates, seed, means.device, checkpoint, f"fold {seed}", chances,
     )  # fmt: skip
 
 
@@ -81,6 +89,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tight clipping": ({"clip": 0.05}, {}),
     "no clipping": ({"clip": None}, {}),
     "class weights": ({"class_weights": "balanced"}, {}),
+    "effective numbers": ({"class_weights": "effective"}, {}),
+    "sampling": ({"sampling": "balanced"}, {}),
     "linear with warm-up": ({"schedule": "linear", "warmup": 0.2}, {}),
     "plateau": ({"schedule": "plateau", "eval_every": 5}, {}),
     "early stopping": ({"patience": 2, "eval_every": None, "steps": None, "epochs": 60}, {}),

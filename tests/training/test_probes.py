@@ -33,6 +33,7 @@ from tests.training.cases import (
     TEST,
     TRAIN,
     N,
+    chances_of,
     data,
     head_of,
     keys_of,
@@ -54,7 +55,7 @@ def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **
     standardise_on(model, means[list(TRAIN)])
     trainer = Trainer(
         model, examples_of(means, targets), task, TRAIN, DEV, weights_of(keys, task, targets), keys,
-        rate, seed, make_accelerator("fp32"),
+        rate, seed, make_accelerator("fp32"), chances=chances_of(keys, task, targets),
     )  # fmt: skip
     fit = trainer.fit()
     return fit, trainer.outputs(TEST)

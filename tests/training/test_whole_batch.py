@@ -14,7 +14,7 @@ import torch
 
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.batch import Batch
-from emopeft.downstream.models.heads import make_head
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.session import make_accelerator
 from emopeft.downstream.tasks.base import Task

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from emopeft.downstream.models.heads import ConvHead, Featurizer, SuperbHead, make_head
+from emopeft.downstream.heads.base import Featurizer
+from emopeft.downstream.heads.conv import ConvHead
+from emopeft.downstream.heads.making import make_head
+from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.errors import UserError
 from emopeft.upstream.states import HiddenStates
 
@@ -16,7 +19,8 @@ def test_superb_head_has_the_published_size() -> None:
 
 def test_superb_head_on_means_equals_the_frame_level_head() -> None:
     torch.manual_seed(0)
-    head = SuperbHead(16, 3, 4, "weighted_sum", 8, False).double()
+    head = make_head("superb", width=16, states=3, outputs=4, hidden=8).double()
+    assert isinstance(head, SuperbHead)
     nn.init.normal_(head.featurizer.weights)  # type: ignore[arg-type]
     lengths = torch.tensor([7, 3])
     layers = [torch.randn(2, 7, 16, dtype=torch.float64) for _ in range(3)]
@@ -44,7 +48,8 @@ def test_the_featurizer_starts_as_the_plain_mean() -> None:
 
 def test_conv_head_is_a_convolution_and_ignores_padding() -> None:
     torch.manual_seed(0)
-    head = ConvHead(6, 2, 4, "weighted_sum", 8, 0.1).eval()
+    head = make_head("conv", width=6, states=2, outputs=4, hidden=8).eval()
+    assert isinstance(head, ConvHead)
     states = torch.randn(2, 2, 9, 6)
     lengths = torch.tensor([9, 5])
     frames = head.featurizer(states, 1).transpose(1, 2)
@@ -68,7 +73,7 @@ def test_standardising_makes_outputs_independent_of_scale() -> None:
     outputs = []
     for data in (means, scaled):
         torch.manual_seed(1)
-        head = SuperbHead(6, 2, 3, "weighted_sum", 4, True)
+        head = make_head("superb", width=6, states=2, outputs=3, hidden=4, standardise=True)
         head.fit_standardisation(data)
         outputs.append(head(data, torch.empty(0)))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-3)
@@ -96,7 +101,8 @@ def test_heads_of_impossible_sizes_are_refused() -> None:
 def test_the_conv_head_counts_frames_exactly_in_bf16() -> None:
     """REVIEW A14: 301 frames were divided by 300."""
     torch.manual_seed(0)
-    head = ConvHead(4, 2, 2, "last", 4, 0.0).eval()
+    head = make_head("conv", width=4, states=2, outputs=2, layers="last", hidden=4).eval()
+    assert isinstance(head, ConvHead)
     found: list[torch.Tensor] = []
     head.classifier.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
     states = torch.randn(1, 2, 301, 4).abs()
