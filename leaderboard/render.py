@@ -56,7 +56,7 @@ def _cells(row: Row, rank: int, test: str, escape: Escape) -> list[str]:
     data = row.data
     return [
         str(rank),
-        escape(method_name(data["method"])),
+        escape(method_name(data)),
         escape(upstream_name(data["upstream"])),
         (data["upstream"]["weights"] or NONE)[:8],
         escape(_run(row)),
@@ -149,7 +149,7 @@ def _incomplete(board: Board, row: Row, escape: Escape) -> list[str]:
     title = f"{plan['protocol']}, version {plan['version']}, {plan['hash'][:12]}"
     return [
         escape(title),
-        escape(method_name(row.data["method"])),
+        escape(method_name(row.data)),
         escape(upstream_name(row.data["upstream"])),
         escape(_run(row)),
         escape(there(row)),

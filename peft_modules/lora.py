@@ -5,8 +5,9 @@
 The default is Lashkarashvili et al. 2024: r = 8, alpha = 1, no dropout, on q, k, v and o of every
 block: 589,824 parameters on a base model (768 x 12).
 
-``targets=classifier`` is LoRA on the head alone: the classifier's weight stays as it was drawn and
-only its low-rank update trains, beside the rest of the head.
+``targets=classifier`` is LoRA on the head alone: the classifier's weight stays as it was drawn, or
+as the probe has it that the head starts from, and only its low-rank update trains, beside the rest
+of the head.
 """
 
 from __future__ import annotations

@@ -94,9 +94,9 @@ class TrainKeys:
     select: str | None = key(None, "the dev metric that chooses; unset: the task's own")
     choose: str = key(
         "best",
-        "the state that is kept: best on dev, or last: after the last step, for a schedule that "
-        "decays. The best of many evaluations looks better on dev than it is, a probe's more than "
-        "a method's few: beside it head.init=probe may keep the start although it is no better",
+        "which state is kept: best on dev, or last: after the last step, for a schedule that "
+        "decays. The best of many evaluations looks better on dev than it is, so that a probe that "
+        "was chosen among hundreds (head.init=probe) may win although a later state is better",
         ("best", "last"),
     )
     class_weights: str = key(

@@ -54,10 +54,14 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
     return f"{upstream['name']} ({'; '.join(notes)})" if notes else upstream["name"]
 
 
-def method_name(method: Mapping[str, Any]) -> str:
-    """The canonical spelling, and what the user asked for where it names a paper's preset."""
+def method_name(record: Mapping[str, Any]) -> str:
+    """The canonical spelling, what the user asked for where it names a paper's preset, and where
+    its head started."""
+    method, head = record["method"], (record.get("identity") or {}).get("head")
     spelling = method["asked"]
-    return f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
+    name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
+    from_probe = isinstance(head, dict) and head.get("init") == "probe"
+    return f"{name}, from the probe" if from_probe else name
 
 
 def value(metric: Metric, number: float | None) -> str:
@@ -80,7 +84,7 @@ def _title(record: Mapping[str, Any]) -> str:
     recipes = [r["name"] or r["file"] for r in record["recipes"] if r["name"] or r["file"]]
     recipe = f"; recipe {', '.join(recipes)}" if recipes else ""
     return plain(
-        f"{upstream_name(record['upstream'])} + {method_name(record['method'])} on {corpora}, "
+        f"{upstream_name(record['upstream'])} + {method_name(record)} on {corpora}, "
         f"{plan['protocol']} (hash {plan['hash'][:12]}){recipe}",
         400,
     )

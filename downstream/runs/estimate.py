@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.fold import Example, Fold
 from emopeft.downstream.data.plan import Plan
-from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.data.prepare import protocol_name
+from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.models.model import AdaptedModel
@@ -32,7 +33,8 @@ def estimate(
     numerics: Numerics,
     device: torch.device,
 ) -> list[str]:
-    """Lines with the time of the frozen part, its size on disk, and the time of training.
+    """Lines with the time of the frozen part, its size on disk, and the time of training, and of
+    the probes where heads start from them.
 
     A few clips spread over the corpus are timed on the device that would train; training is
     bounded from above by its full length, because early stopping cannot be foreseen.
@@ -81,6 +83,24 @@ def estimate(
         f"  frozen part   {frozen_cost}",
         f"  training      at most {duration(total * tries)} for {len(folds)} folds and "
         f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
+        *_probes(recipe, folds),
+    ]
+
+
+def _probes(recipe: Recipe, folds: Sequence[Fold]) -> list[str]:
+    """What comes on top where heads start from the frozen probe."""
+    if recipe.head.init != "probe":
+        return []
+    keys = probe_keys(protocol_name(recipe), recipe.train)
+    clips = [len(fold.stages[0].train) for fold in folds]
+    steps = sum(
+        keys.steps or math.ceil((keys.epochs or 1) * math.ceil(n / keys.batch_size)) for n in clips
+    ) * len(recipe.seeds)
+    on_means = recipe.head.name == "superb"
+    training = f"at most {duration(steps * 1e-3)}" if on_means else f"at most {steps:,} steps"
+    return [
+        f"  probes        to start from, kept for all methods: {training}, after the frozen part "
+        "of all states" + (" (time means)" if on_means else "")
     ]
 
 

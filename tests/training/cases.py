@@ -97,5 +97,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "last state": ({}, {"layers": "last"}),
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
+    "last step's state": ({"choose": "last", "schedule": "linear", "lr": 0.1}, {}),
     "whole-batch loss": ({"select": "ccc"}, {}),
 }
