@@ -234,9 +234,11 @@ def _check_use(
             "example %s", len(idle), file, printable(idle[0]),
         )  # fmt: skip
     rated = {name for u in utterances for name in u.ratings}
+    if scales and not rated:
+        raise UserError(f"the option 'scale' is for ratings, and {file} has none; leave it out")
     for name in scales:
         if name not in rated:
-            raise unknown(f"rating in the option 'scale' of {file}", name, rated)
+            raise UserError(f"{file}: {unknown('rating in the option scale', name, rated)}")
 
 
 def _scales(scale: Any) -> dict[str, tuple[float, float]]:

@@ -237,7 +237,10 @@ def test_the_nominal_scale_is_an_option(tmp_path: Path) -> None:
     }
     assert corpus.load(file, scale=scale) == corpus.load(file)
     for wrong, message in [
-        ({"tensoin": [1, 5]}, "unknown rating in the option 'scale' of .*: did you mean tension"),
+        (
+            {"tensoin": [1, 5]},
+            r"m\.csv: unknown rating in the option scale 'tensoin': did you mean",
+        ),
         ({"tension": [5, 1]}, "the scale of 'tension' must be two numbers, the lowest first"),
         ({"tension": [1]}, "must be two numbers"),
         ({"tension": "15"}, "must be two numbers"),
@@ -248,6 +251,8 @@ def test_the_nominal_scale_is_an_option(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             corpus.load(file, scale=wrong)
+    with pytest.raises(UserError, match=r"is for ratings, and .*m\.csv has none"):
+        corpus.load(write(tmp_path, "id,path,speaker,label\na,a.wav,s,x\n"), scale=scale)
 
 
 def test_folder_missing_file_and_wrong_encoding(tmp_path: Path) -> None:
