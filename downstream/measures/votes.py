@@ -73,15 +73,18 @@ def raters_ceiling(votes: Rows) -> dict[str, Any] | None:
         votes: whole numbers of raters per class (utterances, classes).
 
     Returns:
-        ``agreed``: the mean share of right votes over utterances. ``uar``: recall of the votes per
-        consensus class, its mean over the classes that are one. ``utterances``: how many count.
-        None where votes are shares, so that a rater cannot be left out, or no utterance has two.
+        ``right``: the mean share of right votes over utterances. ``uar``: recall of the votes per
+        consensus class, its mean over the classes that are one. To lay beside ``agreed`` of a
+        model: ``agreed``, how often two raters of an utterance agree, and ``best``, the mean share
+        of the most chosen class, above which no prediction of one class can come.
+        ``utterances``: how many count. None where votes are shares, so that a rater cannot be left
+        out, or no utterance has two.
     """
     if any(vote != int(vote) for row in votes for vote in row):
         return None
     right: dict[int, float] = {}
     every: dict[int, float] = {}
-    agreed = []
+    rights, agreed, best_shares = [], [], []
     for row in votes:
         raters = sum(row)
         if raters < 2:
@@ -98,13 +101,17 @@ def raters_ceiling(votes: Rows) -> dict[str, Any] | None:
                 every[mode] = every.get(mode, 0.0) + weight
                 right[mode] = right.get(mode, 0.0) + weight * (mode == chosen)
             share += weight * (chosen in modes)
-        agreed.append(share)
-    if not agreed:
+        rights.append(share)
+        agreed.append(math.fsum(n * (n - 1) for n in row) / (raters * (raters - 1)))
+        best_shares.append(max(row) / raters)
+    if not rights:
         return None
     return {
-        "agreed": statistics.fmean(agreed),
+        "right": statistics.fmean(rights),
         "uar": statistics.fmean(right[c] / every[c] for c in sorted(every)),
-        "utterances": len(agreed),
+        "agreed": statistics.fmean(agreed),
+        "best": statistics.fmean(best_shares),
+        "utterances": len(rights),
     }
 
 

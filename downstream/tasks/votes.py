@@ -59,7 +59,7 @@ class VotesTask(ClassTask):
         cls, protocol: Protocol, utterances: Sequence[Utterance], settings: Settings | None = None
     ) -> VotesTask:
         settings = settings or Settings()
-        classes, labels = protocol.labelling(utterances)
+        classes, labels = protocol.labelling(utterances, votes=True)
         if not any(utterance.votes for utterance in utterances):
             raise UserError(
                 f"{protocol.corpus} has no raters' votes, which task {cls.name} needs (a manifest: "

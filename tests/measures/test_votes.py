@@ -56,11 +56,14 @@ def test_js_ends():
 def test_ceiling_by_hand():
     """Three raters, 2:1: leaving one of the two out leaves a tie (half right), the third is wrong.
 
-    Agreed: (2/3)(1/2) + (1/3) 0 = 1/3. Both agree: right. One vote: does not count.
+    Right: (2/3)(1/2) + (1/3) 0 = 1/3; one of three pairs agrees. Two that agree: all right. One
+    vote: does not count.
     """
     ceiling = raters_ceiling([[2, 1], [0, 2], [1, 0]])
     assert ceiling is not None
+    assert ceiling["right"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-15)
     assert ceiling["agreed"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-15)
+    assert ceiling["best"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-15)
     assert ceiling["utterances"] == 2
     # Consensus class 0: 1/3 (a tie, right) and 1/3 (the third rater, wrong); class 1: 1/3 (the tie,
     # wrong) and 1 (right).
@@ -73,9 +76,10 @@ def test_ceiling_equals_leaving_every_rater_out():
     """Against the definition, rater by rater, on drawn panels."""
     draw = np.random.default_rng(3)
     panels = [draw.integers(0, 4, int(draw.integers(2, 8))).tolist() for _ in range(60)]
-    shares = []
+    shares, pairs = [], []
     for panel in panels:
         right = 0.0
+        pairs.append(np.mean([a == b for a, b in itertools.combinations(panel, 2)]))
         for i, own in enumerate(panel):
             rest = panel[:i] + panel[i + 1 :]
             counts = {c: rest.count(c) for c in rest}
@@ -85,7 +89,8 @@ def test_ceiling_equals_leaving_every_rater_out():
     votes = [[panel.count(c) for c in range(4)] for panel in panels]
     ceiling = raters_ceiling(votes)
     assert ceiling is not None
-    assert ceiling["agreed"] == pytest.approx(np.mean(shares), abs=1e-12)
+    assert ceiling["right"] == pytest.approx(np.mean(shares), abs=1e-12)
+    assert ceiling["agreed"] == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
 def test_multilabel_agrees_with_scikit_learn():

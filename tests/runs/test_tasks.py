@@ -178,8 +178,7 @@ def test_a_loss_of_small_batches_is_another_training(demo_corpus: Path, tmp_path
         (["-d", "dimensional", "-o", "train.class_weights=balanced"], ["train.class_weights"]),
         (["-d", "emotion+dimensionl"], ["dimensional"]),
         (["-d", "emotion-soft"], ["demo-5fold", "emotion-soft"]),
-        (["-d", "sex"], ["sex"]),
-        (["-d", "emotion+sex", "-o", "labels.main=uar"], ["emotion.uar"]),
+        (["-d", "emotion+sex", "-o", "labels.main=uar"], ["metric of task emotion+sex", "uar"]),
     ],
 )
 def test_mistakes(
