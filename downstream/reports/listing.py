@@ -91,11 +91,19 @@ def _corpora() -> str:
 
 def _protocols() -> str:
     rows = [
-        [p.name, p.corpus, len(p.folds) or "by rule", len(p.classes) or "all", p.description]
+        [
+            p.name,
+            p.corpus,
+            " ".join(p.tasks),
+            len(p.folds) or "by rule",
+            len(p.classes) or ("all" if "emotion" in p.tasks else ""),
+            p.description,
+        ]  # fmt: skip
         for p in list_protocols()
     ]
-    headers = ["protocol", "corpus", "folds", "classes", "what"]
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, None, 70])
+    headers = ["protocol", "corpus", "tasks", "folds", "classes", "what"]
+    widths = [None, None, 13, None, None, 60]
+    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths)
 
 
 def _tasks() -> str:
