@@ -19,7 +19,7 @@ from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import probe_keys
 from emopeft.downstream.feature_cache.kept_probes import KeptProbes, ProbeResult
-from emopeft.downstream.models.heads import make_head
+from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import IN_HEAD
 from emopeft.downstream.runs.identity import deciding
 from emopeft.downstream.runs.probing import train_folds
