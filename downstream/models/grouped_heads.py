@@ -29,7 +29,7 @@ class GroupedHeads(StackedHeads):
 
     def __init__(self, stacks: Sequence[StackedHeads], places: Sequence[Sequence[int]], size: int):
         like = stacks[0]
-        self.keys, self.skip, self.shapes = like.keys, like.skip, like.shapes
+        self.keys, self.skip, self.shapes, self.mask = like.keys, like.skip, like.shapes, like.mask
         every = like.rows.new_zeros(3, len(stacks) * size, like.rows.shape[1])
         steps = [torch.zeros((), device=every.device) for _ in range(every.shape[1])]
         for group, (stack, where) in enumerate(zip(stacks, places, strict=True)):
@@ -53,7 +53,7 @@ class GroupedHeads(StackedHeads):
     def part(self, which: list[int]) -> StackedHeads:
         """Some rows as a stack of their own, as they stand now; it shares nothing with this one."""
         part = StackedHeads.__new__(StackedHeads)
-        part.keys, part.skip, part.shapes = self.keys, self.skip, self.shapes
+        part.keys, part.skip, part.shapes, part.mask = self.keys, self.skip, self.shapes, self.mask
         part._set(self.rows[which], self.first[which], self.second[which])
         part.steps = [self.steps[i].clone() for i in which]
         return part

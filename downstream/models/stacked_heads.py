@@ -28,7 +28,8 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.heads.superb import SuperbHead
+from emopeft.downstream.heads.base import Head
+from emopeft.downstream.models.joined_heads import joined
 
 ALIGNMENT = 16  # floats: rows begin on cache lines
 LARGE = "projector.weight"  # stands first in a row
@@ -44,7 +45,8 @@ class StackedHeads:
     """Equal copies of a head, one per learning rate, that then train on the same batches.
 
     Args:
-        head: newly initialised; its featurizer may be a weighted sum or the last state.
+        head: SUPERB's, or separate ones of this kind, newly initialised; its featurizer may be a
+            weighted sum or the last state.
         copies: how many.
         keys: optimiser, weight decay and clipping.
 
@@ -52,16 +54,16 @@ class StackedHeads:
     names that they have in the head.
     """
 
-    def __init__(self, head: SuperbHead, copies: int, keys: TrainKeys):
+    def __init__(self, head: Head, copies: int, keys: TrainKeys):
         self.keys = keys
         self.skip = head.featurizer.skip
-        parameters = dict(head.named_parameters())
+        parameters, self.mask = joined(head)
         parameters = {LARGE: parameters.pop(LARGE), **parameters}
         self.shapes = {name: p.shape for name, p in parameters.items()}
         count = sum(p.numel() for p in parameters.values())
-        row = torch.zeros(-(-count // ALIGNMENT) * ALIGNMENT, device=head.projector.weight.device)
+        row = torch.zeros(-(-count // ALIGNMENT) * ALIGNMENT, device=parameters[LARGE].device)
         for name, view in self._views(row[None]).items():
-            view[0] = parameters[name].detach()
+            view[0] = parameters[name]
         self._set(row.repeat(copies, 1), *(torch.zeros(2, copies, len(row), device=row.device)))
         self.steps = [torch.zeros((), device=row.device) for _ in range(copies)]
 
@@ -99,7 +101,7 @@ class StackedHeads:
         self.steps = [self.steps[i] for i in which]
 
     def parameters_of(self, copy: int) -> dict[str, Tensor]:
-        """Clones of one copy's parameters by their names in the head."""
+        """Clones of one copy's parameters, as `joined` names them."""
         return {name: view[copy].clone() for name, view in self.views.items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -189,6 +191,8 @@ class StackedHeads:
         g["classifier.bias"].copy_(total)
         outer = total.unsqueeze(-1) * v["projector.bias"].unsqueeze(1)
         g["classifier.weight"].copy_(torch.bmm(right, v[LARGE].mT) + outer)
+        if self.mask is not None:
+            g["classifier.weight"].mul_(self.mask)
         g["projector.bias"].copy_(torch.bmm(total.unsqueeze(1), C).squeeze(1))
         if "featurizer.weights" in g:
             by_state = (error[:, :, None] * each).sum((1, 4)).mT.reshape(copies, states)  # dw

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.heads.base import Head
-from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
+from emopeft.downstream.models.joined_heads import can_join, put_joined
 from emopeft.downstream.models.stacked_heads import StackedHeads
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.batching import epoch_order
@@ -45,14 +45,7 @@ BLOCK = 20  # steps between two looks at the clock
 
 def probes_can_train(head: torch.nn.Module, means: Tensor | None) -> bool:
     """Whether a head on frozen time means is one that `Probe` computes: unpatched, all training."""
-    names = {n for n, p in head.named_parameters() if p.requires_grad}
-    expected = {f"{m}.{n}" for m in ("projector", "classifier") for n in ("weight", "bias")}
-    return (
-        means is not None
-        and type(head) is SuperbHead
-        and names - {"featurizer.weights"} == expected
-        and len(names) == len(list(head.parameters()))
-    )
+    return means is not None and can_join(head)
 
 
 class Probe:
@@ -89,7 +82,6 @@ class Probe:
         label: str = "",
         chances: Tensor | None = None,
     ):
-        assert isinstance(head, SuperbHead)
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
         self.step_loss = StepLoss(task, keys)
         self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
@@ -236,11 +228,9 @@ class Probe:
         ]
         return torch.cat(parts, dim=1)
 
-    def install(self, trial: int) -> SuperbHead:
+    def install(self, trial: int) -> Head:
         """The head with a trial's best parameters."""
-        with torch.no_grad():
-            for name, parameter in self.head.named_parameters():
-                parameter.copy_(self.trials[trial].best[name])
+        put_joined(self.head, self.trials[trial].best)
         return self.head
 
     @torch.no_grad()

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.heads.base import Head
 from emopeft.downstream.heads.making import make_head
-from emopeft.downstream.heads.superb import SuperbHead
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.downstream.training.probes import Probe
@@ -19,6 +19,7 @@ from emopeft.downstream.training.selection import sampling_chances, utterance_we
 
 N, STATES, WIDTH, CLASSES = 150, 4, 12, 3
 TRAIN, DEV, TEST = range(90), range(90, 120), range(120, 150)
+GROUPS = [{"name": "one", "outputs": 1}, {"name": "two", "outputs": 2}]
 RATES = [1e-2, 1e-3, 3e-4]
 TASK = EmotionTask(["a", "b", "c"])
 
@@ -33,11 +34,9 @@ def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return centres[labels] * 0.4 + noise, targets
 
 
-def head_of(seed: int, **options) -> SuperbHead:
+def head_of(seed: int, **options) -> Head:
     torch.manual_seed(seed)
-    head = make_head("superb", width=WIDTH, states=STATES, outputs=CLASSES, hidden=16, **options)
-    assert isinstance(head, SuperbHead)
-    return head
+    return make_head("superb", width=WIDTH, states=STATES, outputs=CLASSES, hidden=16, **options)
 
 
 def weights_of(
@@ -98,5 +97,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
     "last step's state": ({"choose": "last", "schedule": "linear", "lr": 0.1}, {}),
+    "separate heads": ({}, {"groups": GROUPS}),
+    "separate, clipped": (
+        {"optimizer": "adamw", "weight_decay": 0.05, "clip": 0.05},
+        {"groups": GROUPS, "standardise": True, "layers": "last"},
+    ),
+    "separate, sgd": ({"optimizer": "sgd", "weight_decay": 0.01}, {"groups": GROUPS}),
     "whole-batch loss": ({"select": "ccc"}, {}),
 }

@@ -27,6 +27,7 @@ from tests.tasks.toy import Together
 from tests.training.cases import (
     CASES,
     DEV,
+    GROUPS,
     RATES,
     STATES,
     TASK,
@@ -209,6 +210,10 @@ def test_only_plain_heads_on_means() -> None:
     patched = head_of(0)
     patched.classifier = torch.nn.Sequential(patched.classifier)  # type: ignore[assignment]
     assert not probes_can_train(patched, means)
+    apart = head_of(0, groups=GROUPS)
+    assert probes_can_train(apart, means)
+    apart.heads[1].classifier.weight.requires_grad_(False)
+    assert not probes_can_train(apart, means)
     half = head_of(0)
     half.projector.weight.requires_grad_(False)
     assert not probes_can_train(half, means)
