@@ -92,8 +92,9 @@ def _made(session: Session, work: Work) -> Start:
             outcome = train_fold(session, work)
             session.accelerator.free_memory()
     except Diverged as error:
+        why = str(error).partition(";")[0]  # what follows are keys of the run
         raise Diverged(
-            f"the frozen probe that the head would start from failed: {error}"
+            f"the frozen probe that the head would start from diverged: {why}; set head.init=random"
         ) from error
     return Start(*_kept_of(outcome))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emopeft.downstream.data.recipe import Recipe, build, default_recipe, flatten, merge, read_yaml
+from emopeft.downstream.data import recipe as recipes
+from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.data.recipe import Recipe, build, flatten, merge, probe_keys, read_yaml
 from emopeft.downstream.feature_cache.folders import folders, remove, table
 from emopeft.downstream.feature_cache.kept_probes import KeptProbes
 from emopeft.downstream.records.record import verify, write_record
@@ -35,14 +38,39 @@ from tests.shared import ROOT
 PROBE = ("-o", "head.init=probe")
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+QUICK = """
+train:
+  optimizer: adam
+  lr: 1.0e-3
+  epochs: 20
+  batch_size: 32
+  patience: 5
+"""
 
 
 @pytest.fixture(autouse=True)
-def own_cache_of_each(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMOPEFT_CACHE", str(cache))
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A frozen upstream's defaults, but shorter."""
+    place, shipped = tmp_path / "frozen.yaml", recipes.default_recipe
+    place.write_text(QUICK)
+    monkeypatch.setattr(
+        recipes, "default_recipe", lambda p, kind: place if kind == "frozen" else shipped(p, kind)
+    )
+    return place
+
+
+@pytest.fixture(autouse=True)
+def cache(quick: Path) -> Path:
+    """The caches' place, without any probe."""
+    forget()
+    return Path(os.environ["EMOPEFT_CACHE"])
+
+
+def forget() -> None:
+    """Take out all kept probes."""
+    for folder in folders(Path(os.environ["EMOPEFT_CACHE"])):
+        if folder.key.get("start") == "probe":
+            shutil.rmtree(folder.path)
 
 
 @pytest.fixture
@@ -61,7 +89,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def recipe_on(corpus: Path, out: Path, **changes: Any) -> Recipe:
     """A recipe of fold 1 of the demo that starts from the probe; keys with __ for the dots."""
-    place = default_recipe("demo-5fold", "peft")
+    place = recipes.default_recipe("demo-5fold", "peft")
     asked = {
         "upstream.name": "demo", "corpus.name": "demo", "corpus.data": str(corpus), "folds": "1",
         "method": "lora", "head.init": "probe", "train.epochs": 2, "train.lr": 3e-3,
@@ -100,7 +128,7 @@ def history(run: Path, stage: int = 0) -> list[dict[str, Any]]:
         ("lora:targets=classifier", {}),
         ("lora:targets=q+v+classifier", {}),
         ("lora:targets=classifier", {"head__name": "conv"}),
-        ("lora+ws:layers=last", {}),
+        ("lora+ws:blocks", {}),
         ("lora", {"head__name": "conv", "train__class_weights": "balanced"}),
         ("partial:1", {"head__name": "conv"}),
         ("lora", {"head__standardise": True}),
@@ -139,16 +167,14 @@ def test_the_start_is_the_probe(
 
 @pytest.mark.parametrize("head", ["superb", "conv"])
 def test_the_probe_is_the_run_of_a_frozen_upstream(
-    head: str, demo_corpus: Path, tmp_path: Path
+    head: str, demo_corpus: Path, tmp_path: Path, cache: Path
 ) -> None:
     """To the last digit: ``-p none`` by its own defaults, on the same fold and seed."""
     flags = ["-u", "demo", "-d", "emotion", "--corpus", "demo", "--data", demo_corpus, "--fold", 1,
              "--out", tmp_path, "-o", f"head.name={head}"]  # fmt: skip
-    if head == "conv":  # the defaults' length takes minutes
-        flags += ["-o", "train.batch_seconds=200"]
     assert call(*flags, "-p", "none", "-n", "none") == 0
     assert call(*flags, "-p", "lora", "-n", "lora", *PROBE, "-o", "train.epochs=1") == 0
-    (kept,) = kept_files(tmp_path / "cache")
+    (kept,) = kept_files(cache)
     alone = load_file(tmp_path / "none" / "fold1_seed0" / "adapter.safetensors")
     for name, tensor in load_file(kept).items():
         assert torch.equal(tensor, alone[f"head.{name}"]), name
@@ -196,6 +222,16 @@ def test_what_is_the_probe_cannot_start_from_it(
     assert "set cache.enabled=true, or head.init=random" in capsys.readouterr().err
 
 
+def test_its_keys_are_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    run = TrainKeys(lr=3.0, epochs=1, select="uar", class_weights="balanced", precision="bf16")
+    keys = probe_keys("ravdess-6fold", run)
+    assert (keys.lr, keys.epochs, keys.patience, keys.choose) == (1e-3, 200, 20, "best")
+    assert (keys.select, keys.class_weights, keys.precision) == ("uar", "balanced", "bf16")
+    superb = probe_keys("iemocap-superb-random-dev", run)
+    assert (superb.lr, superb.steps, superb.epochs) == (1e-4, 30_000, None)
+
+
 # ---- once for all ---------------------------------------------------------------------------
 
 
@@ -229,11 +265,11 @@ def keys_of(corpus: Path, out: Path, **changes: Any) -> tuple[str, str]:
     return shared, own_key(session.plan, frozen_work.fold.stages[0], work.seed)
 
 
-SAME: list[dict[str, Any]] = [
-    {"method": "partial:1"}, {"method": "lora+wg"}, {"train__lr": 1e-4}, {"train__epochs": 7},
-    {"train__batch_seconds": 5.0}, {"train__precision": "bf16"}, {"upstream__dropout": True},
-    {"folds": "1,2"}, {"seeds": [0, 1]}, {"head__layers": "last", "method": "lora+ws:layers=all"},
-]  # fmt: skip
+SAME: dict[str, Any] = {
+    "method": "partial:1+wg", "train__lr": 1e-4, "train__epochs": 7, "train__batch_seconds": 5.0,
+    "train__precision": "bf16", "upstream__dropout": True, "folds": "1,2", "seeds": [0, 1],
+    "train__schedule": "linear", "train__choose": "last", "train__patience": None,
+}  # fmt: skip
 SHARED: list[dict[str, Any]] = [
     {"head__hidden": 64}, {"head__layers": "last"}, {"head__name": "conv"},
     {"head__standardise": True}, {"train__select": "accuracy"},
@@ -245,8 +281,7 @@ OWN: list[dict[str, Any]] = [{"seeds": [1]}, {"folds": "2"}]
 
 def test_its_keys_hold_what_decides_it_and_nothing_else(demo_corpus: Path, tmp_path: Path) -> None:
     shared, own = keys_of(demo_corpus, tmp_path)
-    for changes in SAME[:-1]:
-        assert keys_of(demo_corpus, tmp_path, **changes) == (shared, own), changes
+    assert keys_of(demo_corpus, tmp_path, **SAME) == (shared, own)
     for changes in SHARED:
         found = keys_of(demo_corpus, tmp_path, **changes)
         torch.use_deterministic_algorithms(False)
@@ -271,7 +306,7 @@ def test_other_weights_are_another_probe(
     def other(keys: Any) -> Any:
         upstream = load(keys)
         with torch.no_grad():
-            next(upstream.parameters()).mul_(1.5)
+            next(upstream.blocks.parameters()).mul_(1.5)
         return upstream
 
     monkeypatch.setattr(sessions, "upstream_of", other)
@@ -431,14 +466,15 @@ def test_the_record_tells_of_it(demo_corpus: Path, tmp_path: Path) -> None:
     assert all(p["steps"] >= p["best_step"] > 0 and p["lr"] == 1e-3 for p in probes)
     assert record["cost"]["frozen_seconds"] > probes[0]["frozen_seconds"] > 0
     identity = record["identity"]["head"]
-    assert identity["init"] == "probe" and identity["probe"]["epochs"] == 200
+    assert identity["init"] == "probe" and identity["probe"]["epochs"] == 20
     assert "init" not in record["head"]
     assert "init" not in read(run / "fold1_seed0" / "adapter.json")["head"]
     # Neither can be there without the other.
     place = run / "fold1_seed0" / "fold.json"
     facts = read(place)
     place.write_text(json.dumps({k: v for k, v in facts.items() if k != "probe"}))
-    assert "'probe' must be there exactly where identity.head.init is probe" in str(verify(run))
+    with pytest.raises(UserError, match="'probe' must be there exactly where identity.head.init"):
+        verify(run)
 
 
 def test_without_it_nothing_is_said_of_it(demo_corpus: Path, tmp_path: Path) -> None:
@@ -482,10 +518,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not list((tmp_path / "r" / "fold1_seed0").rglob("*.pt"))
 
 
-def test_killed_within_the_probe_equals_uninterrupted(demo_corpus: Path, tmp_path: Path) -> None:
+def test_killed_within_the_probe_equals_uninterrupted(
+    demo_corpus: Path, tmp_path: Path, cache: Path, quick: Path
+) -> None:
     assert demo_run(demo_corpus, tmp_path, *PROBE, name="whole") == 0
+    forget()
     program = (
-        "import time, run_downstream as r, emopeft.downstream.training.probes as p; "
+        "import time, pathlib, run_downstream as r, emopeft.downstream.training.probes as p, "
+        "emopeft.downstream.data.recipe as d; shipped = d.default_recipe; "
+        f"d.default_recipe = lambda p, kind: pathlib.Path({str(quick)!r}) if kind == 'frozen' "
+        "else shipped(p, kind); "
         "p.SAVE_SECONDS = 0.0; count = p.Probe.count; "
         "p.Probe.count = lambda self, a: (count(self, a), print('step', flush=True), "
         "time.sleep(0.01)); r.entry_point()"
@@ -493,15 +535,14 @@ def test_killed_within_the_probe_equals_uninterrupted(demo_corpus: Path, tmp_pat
     command = [sys.executable, "-c", program, "-u", "demo", "-d", "emotion", "-p", "lora",
                "--corpus", "demo", "--data", str(demo_corpus), "--fold", "1",
                "--out", str(tmp_path), "-n", "r", *SHORT, *PROBE]  # fmt: skip
-    env = {**os.environ, "EMOPEFT_CACHE": str(tmp_path / "other")}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(50):
         process.stdout.readline()
     process.kill()
     process.communicate()
     assert (tmp_path / "r" / "fold1_seed0" / "probe" / "stage1.pt").exists()
-    assert not kept_files(tmp_path / "other")
+    assert not kept_files(cache)
     assert demo_run(demo_corpus, tmp_path, *PROBE) == 0
     assert scores(tmp_path / "r") == scores(tmp_path / "whole")
     assert not list((tmp_path / "r" / "fold1_seed0").rglob("*.pt"))
@@ -520,5 +561,5 @@ def test_a_probe_that_diverges_is_a_failed_fold(
     monkeypatch.setattr(starting, "probe_keys", wild)
     assert demo_run(demo_corpus, tmp_path, *PROBE) == 1
     facts = fold_of(tmp_path / "r")
-    assert facts["status"] == "failed" and "frozen probe that it would start" in facts["reason"]
+    assert facts["status"] == "failed" and "would start from diverged" in facts["reason"]
     assert "probe" not in facts
