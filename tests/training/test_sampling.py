@@ -90,11 +90,11 @@ def test_an_utterance_that_stands_twice_in_a_batch(task: str, method: str) -> No
     batch = [0, 5, 5, 11, 3, 5, 2, 2, 9, 0]
     trainer = trainer_of(TASKS[task], SECONDS[3], method)
     trainer.model.train()
-    loss = trainer.backward(batch)
+    loss = trainer.gradient.backward(batch, trainer.step)
     other = trainer_of(TASKS[task], SECONDS[3], method)
     other.model.train()
-    other._seed_dropout()
-    groups, _ = other._groups(batch)
+    other.gradient.seed_dropout(other.step)
+    groups, _ = other.gradient.groups(batch)
     assert len(groups) > 1 and sorted(p for g in groups for p in g) == list(range(len(batch)))
     clips = [[batch[p] for p in group] for group in groups]
     outputs = torch.cat([other.model(other.examples.batch(c, "cpu")) for c in clips])

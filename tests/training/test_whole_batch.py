@@ -72,7 +72,7 @@ def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     trainer.model.train()
-    trainer.loss_sum += trainer.backward(list(range(COUNT)))
+    trainer.loss_sum += trainer.gradient.backward(list(range(COUNT)), trainer.step)
     found = {n: p.grad for n, p in trainer.plain.named_parameters() if p.requires_grad}
     assert all(g is not None and g.abs().sum() > 0 for g in found.values())
     return found  # type: ignore[return-value]
@@ -89,7 +89,7 @@ def test_equal_gradients_on_one_three_and_eight_groups(task: str) -> None:
     wanted = gradients(whole)
     for count in (3, 8):
         split = trainer_of(TASKS[task], SECONDS[count], weights=weights)
-        assert len(split._groups(list(range(COUNT)))[0]) == count
+        assert len(split.gradient.groups(list(range(COUNT)))[0]) == count
         for name, gradient in gradients(split).items():
             assert torch.allclose(gradient, wanted[name], rtol=1e-9, atol=1e-14), name
         assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-6)
@@ -102,8 +102,8 @@ def test_the_same_dropout_in_both_passes() -> None:
     found = gradients(trainer)
     other = trainer_of(Together(), SECONDS[3], method)
     other.model.train()
-    groups, _ = other._groups(list(range(COUNT)))
-    other._seed_dropout()
+    groups, _ = other.gradient.groups(list(range(COUNT)))
+    other.gradient.seed_dropout(other.step)
     outputs = torch.cat([other.model(other.examples.batch(g, "cpu")) for g in groups])
     order = [i for g in groups for i in g]
     even = torch.full((COUNT,), 1 / COUNT, dtype=torch.float64)
