@@ -9,13 +9,8 @@ from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.heads.base import Head
-from emopeft.downstream.models.build import (
-    Blueprint,
-    describe_head,
-    method_parts,
-    parameter_counts,
-    upstream_of,
-)
+from emopeft.downstream.models.build import Blueprint, upstream_of
+from emopeft.downstream.models.counting import describe_head, method_parts, parameter_counts
 from emopeft.downstream.runs.estimate import estimate
 from emopeft.downstream.runs.session import chosen_examples, make_accelerator, numerics_of
 from emopeft.peft_modules.apply import Adaptation

@@ -15,8 +15,8 @@ from emopeft import __version__
 from emopeft.downstream.data.fold import Example, Stage
 from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.feature_cache.kept_probes import ProbeResult
-from emopeft.downstream.models.build import method_parts, parameter_counts
 from emopeft.downstream.models.checkpoint import write_adapter
+from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions

@@ -12,14 +12,9 @@ from emopeft.downstream.data.keys import HeadKeys
 from emopeft.downstream.heads.base import HEADS, Head
 from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.heads.separate import SeparateHeads
-from emopeft.downstream.models.build import (
-    assemble,
-    describe_head,
-    head_arguments,
-    parameter_counts,
-    restore,
-)
+from emopeft.downstream.models.build import assemble, head_arguments, restore
 from emopeft.downstream.models.checkpoint import write_adapter
+from emopeft.downstream.models.counting import describe_head, parameter_counts
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import adapt
 from tests.models.folds import HEAD, blueprint, config_of, edit, outputs

@@ -13,7 +13,8 @@ import transformers
 from torch import nn
 
 from emopeft.downstream.heads.making import make_head
-from emopeft.downstream.models.build import assemble, parameter_counts
+from emopeft.downstream.models.build import assemble
+from emopeft.downstream.models.counting import parameter_counts
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.base import canonical, parse
 from emopeft.peft_modules.overview import describe

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from emopeft.downstream.heads.making import make_head
-from emopeft.downstream.models.build import assemble, parameter_counts
+from emopeft.downstream.models.build import assemble
+from emopeft.downstream.models.counting import parameter_counts
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.base import METHODS, canonical, parse
