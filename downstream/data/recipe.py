@@ -40,7 +40,7 @@ LARGEST_SEED = 4_000_000_000
 # What a probe takes over from the run that starts from it: what is wanted of it, and how (not what)
 # is computed.
 SHARED_WITH_PROBE = (
-    "select", "class_weights", "batch_seconds", "precision", "tf32", "deterministic",
+    "select", "class_weights", "sampling", "batch_seconds", "precision", "tf32", "deterministic",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item
+from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
@@ -96,7 +97,7 @@ def _probes(recipe: Recipe, folds: Sequence[Fold]) -> list[str]:
     steps = sum(
         keys.steps or math.ceil((keys.epochs or 1) * math.ceil(n / keys.batch_size)) for n in clips
     ) * len(recipe.seeds)
-    on_means = recipe.head.name == "superb"
+    on_means = HEADS[recipe.head.name].pooled
     training = f"at most {duration(steps * 1e-3)}" if on_means else f"at most {steps:,} steps"
     return [
         f"  probes        to start from, kept for all methods: {training}, after the frozen part "

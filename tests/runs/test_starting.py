@@ -225,9 +225,11 @@ def test_what_is_the_probe_cannot_start_from_it(
 def test_its_keys_are_the_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     run = TrainKeys(lr=3.0, epochs=1, select="uar", class_weights="balanced", precision="bf16")
+    run.sampling = "balanced"
     keys = probe_keys("ravdess-6fold", run)
     assert (keys.lr, keys.epochs, keys.patience, keys.choose) == (1e-3, 200, 20, "best")
     assert (keys.select, keys.class_weights, keys.precision) == ("uar", "balanced", "bf16")
+    assert keys.sampling == "balanced"
     superb = probe_keys("iemocap-superb-random-dev", run)
     assert (superb.lr, superb.steps, superb.epochs) == (1e-4, 30_000, None)
 
@@ -273,8 +275,8 @@ SAME: dict[str, Any] = {
 SHARED: list[dict[str, Any]] = [
     {"head__hidden": 64}, {"head__layers": "last"}, {"head__name": "conv"},
     {"head__standardise": True}, {"train__select": "accuracy"},
-    {"train__class_weights": "balanced"}, {"cache__dtype": "fp16"}, {"cache__precision": "bf16"},
-    {"train__deterministic": True},
+    {"train__class_weights": "balanced"}, {"train__sampling": "balanced"},
+    {"cache__dtype": "fp16"}, {"cache__precision": "bf16"}, {"train__deterministic": True},
 ]  # fmt: skip
 OWN: list[dict[str, Any]] = [{"seeds": [1]}, {"folds": "2"}]
 
