@@ -8,8 +8,6 @@ batch's weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -29,33 +27,37 @@ class StepLoss:
         """Whether a batch of so many utterances is one part."""
         return self.size is None or batch <= self.size
 
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """As `Task.loss`."""
-        if self.whole(outputs.shape[-2]):
-            return self.task.loss(outputs, targets, weights)
-        losses = [
-            share * self.task.loss(outputs[..., part, :], targets[..., part, :], own)
-            for part, own, share in self._parts(outputs.shape[-2], weights)
-        ]
-        return torch.stack(losses).sum(0)
-
     def gradient(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Task.gradient`."""
-        if self.whole(outputs.shape[-2]):
+        """As `Task.gradient`; the parts are so many more models to the task."""
+        models, batch = outputs.shape[:2]
+        if self.whole(batch):
             return self.task.gradient(outputs, targets, weights)
+        targets, weights = targets.expand(models, -1, -1), weights.expand(models, -1)
         losses, gradients = [], []
-        for part, own, share in self._parts(outputs.shape[-2], weights):
-            loss, gradient = self.task.gradient(outputs[:, part], targets[..., part, :], own)
-            losses.append(share * loss)
-            gradients.append(share[..., None, None] * gradient)
+        for part, size in self._cuts(batch):
+            own, share = _normalised(weights[:, part].unflatten(1, (-1, size)))
+            loss, gradient = self.task.gradient(
+                outputs[:, part].unflatten(1, (-1, size)).flatten(0, 1),
+                targets[:, part].unflatten(1, (-1, size)).flatten(0, 1),
+                own.flatten(0, 1),
+            )
+            losses.append((loss.view_as(share) * share).sum(1))
+            gradient = gradient * share.flatten()[:, None, None]
+            gradients.append(gradient.unflatten(0, (models, -1)).flatten(1, 2))
         return torch.stack(losses).sum(0), torch.cat(gradients, 1)
 
-    def _parts(self, batch: int, weights: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Each part's place, its utterances' weights (adding up to 1), and its own share."""
+    def _cuts(self, batch: int) -> list[tuple[slice, int]]:
+        """Where the whole parts stand, all together, and where the rest; with the parts' size."""
         assert self.size is not None
-        for begin in range(0, batch, self.size):
-            part = slice(begin, begin + self.size)
-            share = weights[..., part].sum(-1)
-            # A part that weighs nothing (a filled-up batch) has a loss of some utterances times 0.
-            own = weights[..., part] / torch.where(share > 0, share, 1.0).unsqueeze(-1)
-            yield part, own, share
+        end = batch - batch % self.size
+        cuts = [(slice(0, end), self.size), (slice(end, batch), batch - end)]
+        return [(part, size) for part, size in cuts if size]
+
+
+def _normalised(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of parts (..., parts, size), each part's adding up to 1, and the parts' shares.
+
+    A part that weighs nothing (a filled-up batch) has weights of 0.
+    """
+    share = weights.sum(-1)
+    return weights / torch.where(share > 0, share, 1.0).unsqueeze(-1), share

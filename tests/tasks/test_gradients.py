@@ -157,27 +157,32 @@ def test_batches_without_a_value_have_a_finite_loss_and_gradient(losses):
 
 def test_the_batch_of_ccc_is_a_key_and_cuts_the_batch_as_drawn():
     task = dimensional("ccc")
-    outputs, targets, weights = batch(task, size=11)
-    loss = StepLoss(task, TrainKeys(loss_batch=4))
-    parts = [slice(0, 4), slice(4, 8), slice(8, 11)]
-    expected = sum(
-        weights[p].sum() * task.loss(outputs[p], targets[p], weights[p] / weights[p].sum())
-        for p in parts
-    )
-    assert loss.loss(outputs, targets, weights).item() == pytest.approx(expected.item(), abs=1e-14)
-    leaf = outputs.clone().requires_grad_()
-    loss.loss(leaf, targets, weights).backward()
-    losses, gradient = loss.gradient(outputs[None], targets, weights)
-    assert losses[0].item() == pytest.approx(expected.item(), abs=1e-14)
-    assert torch.allclose(gradient[0], leaf.grad, rtol=0, atol=1e-15)
-    whole = StepLoss(task, TrainKeys())
-    assert whole.loss(outputs, targets, weights) == task.loss(outputs, targets, weights)
-    assert abs(whole.loss(outputs, targets, weights) - expected) > 1e-3  # it matters
+    several = [batch(task, size=11, seed=seed) for seed in range(3)]
+    step = StepLoss(task, TrainKeys(loss_batch=4))
+
+    def expected(outputs, targets, weights):
+        return sum(
+            weights[p].sum() * task.loss(outputs[p], targets[p], weights[p] / weights[p].sum())
+            for p in (slice(0, 4), slice(4, 8), slice(8, 11))
+        )
+
+    outputs, targets, weights = (torch.stack(parts) for parts in zip(*several, strict=True))
+    leaves = outputs.clone().requires_grad_()
+    wanted = torch.stack([expected(*one) for one in zip(leaves, targets, weights, strict=True)])
+    wanted.sum().backward()
+    losses, gradients = step.gradient(outputs, targets, weights)
+    assert torch.allclose(losses, wanted, rtol=0, atol=1e-14)
+    assert torch.allclose(gradients, leaves.grad, rtol=0, atol=1e-14)
+    # One batch for all models, as the rates of a search have it.
+    shared, _ = step.gradient(outputs, targets[0], weights[0])
+    assert shared[0].item() == pytest.approx(wanted[0].item(), abs=1e-14)
+    whole = StepLoss(task, TrainKeys()).gradient(outputs, targets, weights)[0]
+    assert ((whole - wanted).abs() > 1e-3).all()  # it matters
     # Filled-up batches: parts of weight 0 add nothing, and are no NaN.
-    filled = torch.cat([weights[:4], torch.zeros(7, dtype=torch.float64)])
-    filled = filled / filled.sum()
-    assert loss.loss(outputs, targets, filled).isfinite()
-    assert loss.gradient(outputs[None], targets, filled)[1].isfinite().all()
+    filled = torch.cat([weights[:, :4], torch.zeros(3, 7, dtype=torch.float64)], 1)
+    filled = filled / filled.sum(1, keepdim=True)
+    losses, gradients = step.gradient(outputs, targets, filled)
+    assert losses.isfinite().all() and not gradients[:, 4:].any()
     # Of a sum over utterances the parts are the whole.
     assert StepLoss(TASKS["cross_entropy"], TrainKeys(loss_batch=2)).whole(100)
 
