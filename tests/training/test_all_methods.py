@@ -49,7 +49,9 @@ class Clips:
     def batch(self, indices: list[int], device: Any) -> Batch:
         upstream = self.model.upstream
         kept, below = upstream.prefix(self.model.start, [self.clips[i] for i in indices])
-        states = below.means() if below.layers else empty_states(upstream, True, len(indices), device)
+        states = (
+            below.means() if below.layers else empty_states(upstream, True, len(indices), device)
+        )
         return Batch(states, kept, self.targets[indices])
 
     def prefetch(self, groups: Iterator[list[int]], device: Any) -> Iterator[Batch]:
