@@ -62,9 +62,9 @@ class VotesTask(ClassTask):
         classes, labels = protocol.labelling(utterances, votes=True)
         if not any(utterance.votes for utterance in utterances):
             raise UserError(
-                f"{protocol.corpus} has no raters' votes here, which task {cls.name} needs (IEMOCAP "
-                "has them, CREMA-D with -o 'corpus.options={votes: DIR}' of its published table, a "
-                "manifest in columns such as label:angry)"
+                f"{protocol.corpus} has no raters' votes here, which task {cls.name} needs: "
+                "IEMOCAP has them, CREMA-D with -o 'corpus.options={votes: DIR}' of its published "
+                "table, a manifest in columns such as label:angry"
             )
         keep = settings.labels.no_consensus == "keep"
         return cls(classes, labels, settings.loss, keep)
