@@ -89,6 +89,11 @@ def resolved(path: Path) -> recipes.Recipe:
 def test_the_fifteen_recipes() -> None:
     folder = ROOT / "recipes" / "lashkarashvili2024"
     found = {p.stem: resolved(p) for p in folder.glob("*.yaml")}
+    ratings = found.pop("vad")
+    assert (ratings.task, ratings.protocol) == ("dimensional", "iemocap-vad-random-dev")
+    assert ratings.labels.dimensions == ["valence", "arousal", "dominance"]
+    assert ratings.loss.dimensions == "rmse" and not ratings.loss.dimension_weights
+    assert (ratings.train.steps, ratings.train.batch_size, ratings.train.lr) == (2000, 32, 1e-4)
     assert set(found) == set(FIFTEEN) and len(found) == 15
     for name, recipe in found.items():
         assert recipe.method == name
@@ -134,16 +139,26 @@ def test_the_recipes_of_peft_ser() -> None:
         assert len(recipe.reports["uar"]) == 5
 
 
-def test_the_recipe_of_the_odyssey_challenge() -> None:
+def test_the_recipes_of_the_odyssey_challenge() -> None:
     folder = ROOT / "recipes" / "odyssey2024"
-    (recipe,) = (resolved(p) for p in folder.glob("*.yaml"))
-    head, train = recipe.head, recipe.train
-    assert (head.name, head.layers, head.hidden, head.dropout) == ("attentive", "last", 1024, 0.5)
-    assert (train.optimizer, train.lr, train.schedule, train.warmup) == (
-        "adamw", 1e-5, "constant", 0.0
-    )  # fmt: skip
-    assert (train.epochs, train.batch_size, train.class_weights) == (20, 32, "balanced")
-    assert canonical(parse(recipe.method)) == "full" and recipe.upstream.name == "wavlm_large"
+    found = {p.stem: resolved(p) for p in folder.glob("*.yaml")}
+    for recipe in found.values():
+        head, train = recipe.head, recipe.train
+        assert (head.name, head.layers, head.hidden, head.dropout) == (
+            "attentive", "last", 1024, 0.5
+        )  # fmt: skip
+        assert (train.optimizer, train.lr, train.schedule, train.warmup) == (
+            "adamw", 1e-5, "constant", 0.0
+        )  # fmt: skip
+        assert (train.epochs, train.batch_size) == (20, 32)
+        assert canonical(parse(recipe.method)) == "full" and recipe.upstream.name == "wavlm_large"
+    assert set(found) == {"classes", "attributes"}
+    assert found["classes"].train.class_weights == "balanced"
+    ratings = found["attributes"]
+    assert (ratings.task, ratings.train.loss_batch) == ("dimensional", 8)
+    assert ratings.labels.dimensions == ["arousal", "dominance", "valence"]
+    assert set(ratings.loss.dimension_weights.values()) == {1.0}
+    assert ratings.corpus.options["scale"]["valence"] == [1, 7]
 
 
 def test_the_sizes_of_the_heads() -> None:

@@ -18,7 +18,10 @@ from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.session import make_accelerator
 from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.tasks.dimensional import DimensionalTask
 from emopeft.downstream.tasks.emotion import EmotionTask
+from emopeft.downstream.tasks.joint import JointTask
+from emopeft.downstream.tasks.keys import LossKeys
 from emopeft.downstream.training.interruption import Interrupted, asked, deferred, graceful
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.peft_modules.apply import adapt
@@ -52,7 +55,13 @@ class Held:
         return (self.batch(group, device) for group in groups)
 
 
-def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = None) -> Trainer:
+def trainer_of(
+    task: Task,
+    seconds: float,
+    method: str = "lora",
+    weights: Any = None,
+    loss_batch: int | None = None,
+) -> Trainer:
     """A trainer in double precision whose batches are split by so many seconds."""
     upstream = load("demo")
     torch.manual_seed(0)
@@ -65,7 +74,7 @@ def trainer_of(task: Task, seconds: float, method: str = "lora", weights: Any = 
     model = AdaptedModel(upstream, head, 0, adaptation=adaptation).double()
     examples: Any = Held(upstream.width, len(task.target_names))
     weights = torch.ones(COUNT) if weights is None else weights
-    keys = TrainKeys(batch_size=COUNT, batch_seconds=seconds)
+    keys = TrainKeys(batch_size=COUNT, batch_seconds=seconds, loss_batch=loss_batch)
     return Trainer(model, examples, task, range(COUNT), range(COUNT), weights, keys, 1e-3, 0,
                    make_accelerator("fp32"))  # fmt: skip
 
@@ -78,7 +87,13 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return found  # type: ignore[return-value]
 
 
-TASKS: dict[str, Task] = {"sum": EmotionTask(["a", "b"]), "whole batch": Together()}
+SCALES = {"valence": (0.0, 1.0), "arousal": (-1.0, 1.0)}
+TASKS: dict[str, Task] = {
+    "sum": EmotionTask(["a", "b"]),
+    "whole batch": Together(),
+    "ratings": DimensionalTask(SCALES, loss=LossKeys(dimensions="ccc+rmse")),
+    "both": JointTask([EmotionTask(["a", "b"]), DimensionalTask(SCALES)], {"emotion": 0.5}),
+}
 SECONDS = {1: 1e9, 3: 60.0, 8: 22.0}
 
 
@@ -93,6 +108,21 @@ def test_equal_gradients_on_one_three_and_eight_groups(task: str) -> None:
         for name, gradient in gradients(split).items():
             assert torch.allclose(gradient, wanted[name], rtol=1e-9, atol=1e-14), name
         assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["ratings", "both"])
+def test_the_batch_of_the_loss_is_the_recipes_however_the_memory(task: str) -> None:
+    """CCC on five utterances at a time: equal on 1, 3 and 8 groups, and not that of the whole."""
+    weights = torch.linspace(0.5, 2, COUNT)
+    whole = trainer_of(TASKS[task], SECONDS[1], weights=weights, loss_batch=5)
+    wanted = gradients(whole)
+    for count in (3, 8):
+        split = trainer_of(TASKS[task], SECONDS[count], weights=weights, loss_batch=5)
+        for name, gradient in gradients(split).items():
+            assert torch.allclose(gradient, wanted[name], rtol=1e-9, atol=1e-14), name
+        assert float(split.loss_sum) == pytest.approx(float(whole.loss_sum), abs=1e-6)
+    other = trainer_of(TASKS[task], SECONDS[1], weights=weights)
+    assert any(not torch.allclose(wanted[n], g, rtol=1e-3) for n, g in gradients(other).items())
 
 
 def test_the_same_dropout_in_both_passes() -> None:
