@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NONE = "–"  # in tables, where there is no number
 Table = Mapping[str, Sequence[Any]]  # column name to its values, one per utterance
 
 

@@ -22,9 +22,11 @@ both constant and equal  CCC NaN (0/0)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from emopeft.downstream.measures.columns import NONE
 
 PARTS = ("ccc", "pearson", "rmse", "mae", "scale", "bias")
 
@@ -66,3 +68,10 @@ def dimension_metrics(truth: Sequence[float], prediction: Sequence[float]) -> di
         measures["scale"] = math.sqrt(var_x / var_y)
         measures["bias"] = shift / math.sqrt(var_y)
     return measures
+
+
+def mean_of(values: Iterable[float | None]) -> str:
+    """The mean as tables show it; a dash where a value is none."""
+    numbers = list(values)
+    known = [x for x in numbers if x is not None and not math.isnan(x)]
+    return f"{math.fsum(known) / len(known):.2f}" if known and len(known) == len(numbers) else NONE

@@ -10,15 +10,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.measures.columns import Metric
+from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.predictions import read_predictions, table_of
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
 from emopeft.units import duration, percent, size
-
-NONE = "–"  # where there is no number
 
 
 def result(record: Mapping[str, Any], out: Path) -> str:
@@ -34,6 +32,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
             lines.append(f"test {plain(test)}")
         lines.append(_table(record, task, test))
         lines += _speakers(record, task, test)
+        lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
     for fold in record["folds"]:
         if fold["status"] == "failed":

@@ -212,6 +212,10 @@ class Task:
         """Every metric, and what else is worth keeping, of a set of utterances, as JSON values."""
         raise NotImplementedError
 
+    def remarks(self, measures: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader should know beside the metrics: lines, made of `measure` of each fold."""
+        return []
+
     def chance(self, table: Table) -> dict[str, float]:
         """What guessing reaches in a metric on these truths, where that is known."""
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emopeft.downstream.measures.columns import Column, Metric, Table
-from emopeft.downstream.measures.dimensions import dimension_metrics
+from emopeft.downstream.measures.dimensions import dimension_metrics, mean_of
 from emopeft.downstream.tasks.base import Task, register
 from emopeft.downstream.tasks.keys import LossKeys, Settings, checked_weights
 from emopeft.errors import UserError, unknown
@@ -247,6 +247,20 @@ class DimensionalTask(Task):
             for name, measures in each.items()
         }
         return means | own | {"dimensions": rest}
+
+    def remarks(self, measures: Sequence[Mapping[str, Any]]) -> list[str]:
+        """CCC taken apart, the mean over folds: "predicts the mean" is a scale near 0."""
+        lines = []
+        for name in self.scales:
+            pearson = mean_of(m[f"pearson_{name}"] for m in measures)
+            scale, bias = (
+                mean_of(m["dimensions"][name][part] for m in measures) for part in ("scale", "bias")
+            )
+            lines.append(
+                f"CCC of {name}: r {pearson}, scale {scale} (1: as spread out as the ratings, "
+                f"0: the mean), bias {bias} sd"
+            )
+        return lines
 
     def chance(self, table: Table) -> dict[str, float]:
         """Predicting the mean reaches a CCC of 0."""

@@ -227,6 +227,15 @@ class JointTask(Task):
             for measure, value in part.measure(self._own(table, name)).items()
         }
 
+    def remarks(self, measures: Sequence[Mapping[str, Any]]) -> list[str]:
+        lines = []
+        for name, part in self.parts.items():
+            begin = _named(name, "")
+            own = [{k.removeprefix(begin): v for k, v in m.items() if k.startswith(begin)}
+                   for m in measures]  # fmt: skip
+            lines += part.remarks(own)
+        return lines
+
     def chance(self, table: Table) -> dict[str, float]:
         return {
             _named(name, metric): value

@@ -194,6 +194,18 @@ class SoftTask(VotesTask):
         measures |= vote_metrics(votes, self._scores(table, known), predicted)
         return measures | {"raters": raters_ceiling(votes)}
 
+    def remarks(self, measures: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The raters' ceiling, the mean over folds; nothing where one has none."""
+        panels = [m["raters"] for m in measures]
+        if not panels or not all(panels):
+            return []
+        mean = {k: 100 * math.fsum(p[k] for p in panels) / len(panels) for k in panels[0]}
+        return [
+            f"the raters themselves: two agree {mean['agreed']:.2f} %, one against the consensus "
+            f"of the others {mean['right']:.2f} % (UAR {mean['uar']:.2f} %); one class can agree "
+            f"with {mean['best']:.2f} % of them at most"
+        ]
+
 
 @register
 class MultiTask(VotesTask):

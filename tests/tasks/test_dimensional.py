@@ -70,6 +70,12 @@ def test_measures_are_per_dimension_and_their_mean():
     assert measures["ccc"] == pytest.approx(0.4)
     assert measures["dimensions"]["arousal"] == {"scale": 0.0, "bias": 0.0, "rated": 2}
     assert {m.name for m in task.metrics} <= measures.keys()
+    assert task.remarks([measures, measures]) == [
+        "CCC of valence: r 0.89, scale 0.89 (1: as spread out as the ratings, 0: the mean), "
+        "bias 0.45 sd",
+        "CCC of arousal: r –, scale 0.00 (1: as spread out as the ratings, 0: the mean), "
+        "bias 0.00 sd",
+    ]
     assert [m.name for m in task.shown] == [
         "ccc", "ccc_valence", "ccc_arousal", "rmse_valence", "rmse_arousal"
     ]  # fmt: skip

@@ -46,6 +46,9 @@ def test_what_is_written_and_measured():
     nll = -(math.log(0.25) / 3 + 2 * math.log(0.5) / 3 + math.log(0.1)) / 2
     assert measures["nll"] == pytest.approx(nll, rel=1e-6)
     assert measures["raters"]["utterances"] == 2
+    (line,) = task.remarks([measures])
+    assert "two agree 16.67 %" in line and "UAR" in line and "58.33 %" in line
+    assert task.remarks([measures, measures | {"raters": None}]) == []
     for row, target in zip(zip(*table.values(), strict=True), targets.tolist(), strict=True):
         cells = dict(zip(table, row, strict=True))
         assert task.truths(target).items() <= cells.items()
