@@ -79,16 +79,20 @@ def test_the_added_method_works(extended: Path) -> None:
 def test_every_name_in_the_tables_exists() -> None:
     from emopeft.downstream.corpora.base import CORPORA
     from emopeft.downstream.protocols.protocol import protocol_names
+    from emopeft.downstream.tasks.base import TASKS, task_classes
     from emopeft.peft_modules.base import METHODS, parse
     from emopeft.upstream.catalogue import UPSTREAMS
 
     section = TEXT.partition("## What there is")[2].partition("## Adding one")[0]
     tables = [row for row in section.splitlines() if row.startswith("|")]
     names = {n for row in tables for n in re.findall(r"`([a-z0-9_.-]+)`", row)}
-    known = {*UPSTREAMS, *METHODS, *CORPORA, *protocol_names(), ".en"}
+    ratings = {name for _, corpus in CORPORA.items() for name in corpus.scales}
+    known = {*UPSTREAMS, *METHODS, *CORPORA, *protocol_names(), *TASKS, *ratings, ".en"}
     assert names - known == set()
     assert set(CORPORA) <= names and {"ravdess-6fold", "none", "xls_r_2b"} <= names
-    assert set(protocol_names()) <= names
+    assert set(protocol_names()) <= names and set(TASKS) <= names
+    for spec in re.findall(r"`(emotion[+][^`]*)`", TEXT):
+        assert task_classes(spec)
     for spec in re.findall(r"`((?:lora|partial|full)[:+][^`]*)`", TEXT):
         assert parse(spec)
 
