@@ -21,6 +21,8 @@ class Targets(typing.Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+    @property
+    def every_class(self) -> bool: ...
     def target(self, utterance: Utterance, /) -> Sequence[float] | None: ...
     def class_of(self, utterance: Utterance, /) -> str | None: ...
 
@@ -79,7 +81,7 @@ def resolve(
         _check_groups(protocol, unit, specs, members, resolved)
     resolved.folds = [_sides(protocol, spec, unit, members) for spec in specs]
     _stop(protocol, resolved, allow_incomplete)
-    _check_sides(resolved)
+    _check_sides(resolved, task.every_class)
     _stop(protocol, resolved, allow_incomplete)
     return resolved
 
@@ -204,7 +206,7 @@ def _check_groups(
         resolved.gaps.append(f"{unit} {some(absent)} of the protocol is not in the corpus")
 
 
-def _check_sides(resolved: Resolved) -> None:
+def _check_sides(resolved: Resolved, every_class: bool) -> None:
     for sides in resolved.folds:
         name = sides.spec.name
         empty_sides = [_side("test", t, "test") for t, part in sides.tests.items() if not part]
@@ -216,7 +218,8 @@ def _check_sides(resolved: Resolved) -> None:
             ]
         resolved.errors += [f"fold {name} has no {side} utterance" for side in empty_sides]
         trained = {resolved.class_of(u) for _, train, _ in sides.stages for u in train}
-        if not empty_sides and (untrained := [c for c in resolved.classes if c not in trained]):
+        untrained = [c for c in resolved.classes if c not in trained]
+        if every_class and untrained and not empty_sides:
             resolved.errors.append(f"fold {name} has no training utterance of {some(untrained)}")
 
 

@@ -82,6 +82,11 @@ class Task:
         """The classes of which folds should hold some on every side; none where there are none."""
         return ()
 
+    @property
+    def every_class(self) -> bool:
+        """Whether a fold that trains on none of one of `classes` makes no sense."""
+        return True
+
     def class_of(self, utterance: Utterance) -> str | None:
         """The one of `classes` that an utterance is of; None: of none."""
         return None

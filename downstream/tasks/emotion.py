@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from emopeft.downstream.tasks.base import register
 from emopeft.downstream.tasks.classes import ClassTask
 from emopeft.downstream.tasks.keys import LossKeys, Settings
+from emopeft.errors import UserError
 
 if TYPE_CHECKING:
     from emopeft.downstream.corpora.base import Utterance
@@ -38,7 +39,13 @@ class EmotionTask(ClassTask):
     def of(
         cls, protocol: Protocol, utterances: Sequence[Utterance], settings: Settings | None = None
     ) -> EmotionTask:
-        return cls(*protocol.labelling(utterances), settings.loss if settings else None)
+        classes, labels = protocol.labelling(utterances)
+        if utterances and not any(utterance.emotion for utterance in utterances):
+            raise UserError(
+                f"no utterance of {protocol.corpus} has a label, which task {cls.name} needs; "
+                "ratings are for -d dimensional, raters' votes for -d emotion-soft"
+            )
+        return cls(classes, labels, settings.loss if settings else None)
 
     def target(self, utterance: Utterance) -> tuple[float, ...] | None:
         label = self.class_of(utterance)

@@ -107,6 +107,10 @@ class JointTask(Task):
     def classes(self) -> tuple[str, ...]:
         return self._classified.classes if self._classified else ()
 
+    @property
+    def every_class(self) -> bool:
+        return self._classified.every_class if self._classified else True
+
     def class_of(self, utterance: Utterance) -> str | None:
         return self._classified.class_of(utterance) if self._classified else None
 

@@ -95,6 +95,11 @@ class VotesTask(ClassTask):
             return None
         return counts
 
+    @property
+    def every_class(self) -> bool:
+        """A class that is nobody's consensus is still learned from its votes."""
+        return False
+
     def class_of(self, utterance: Utterance) -> str | None:
         counts = self.target(utterance)
         place = None if counts is None else consensus(counts)

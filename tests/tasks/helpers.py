@@ -15,11 +15,11 @@ def utterance(name: str = "a", **fields) -> Utterance:
     return Utterance(name, Path(f"{name}.wav"), "s1", emotion, corpus="toy", **fields)
 
 
-def protocol(labels: dict[str, str] | None = None) -> Protocol:
+def protocol(labels: dict[str, str] | None = None, by: str = "speaker") -> Protocol:
     """A protocol of the corpus toy."""
     value = {
         "name": "toy-speakers", "version": 1, "corpus": "toy", "task": "emotion",
-        "description": "for tests", "source": "here", "unit": "rule", "rule": {"by": "speaker"},
+        "description": "for tests", "source": "here", "unit": "rule", "rule": {"by": by},
     }  # fmt: skip
     if labels:
         value |= {"labels": labels, "classes": list(dict.fromkeys(labels.values()))}

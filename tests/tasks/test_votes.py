@@ -88,6 +88,19 @@ def test_a_corpus_without_votes_is_refused():
         SoftTask.of(protocol(LABELS), CLIPS[3:], settings())
 
 
+def test_a_class_that_is_nobodys_consensus_is_learned_all_the_same():
+    from emopeft.downstream.protocols.resolving import resolve
+
+    clips = [
+        utterance(f"c{i}", votes={"happy": 2, "neutral": 2 + i % 2, "sad": 1}, session=str(i))
+        for i in range(6)
+    ]
+    by_session = protocol(by="session")
+    for task in (SoftTask.of(by_session, clips, settings(no_consensus="keep")),
+                 MultiTask.of(by_session, clips, settings())):  # fmt: skip
+        assert len(resolve(by_session, clips, task).folds) == 6
+
+
 @pytest.mark.parametrize("task", [soft(), soft(no_consensus="keep")])
 def test_descriptions(task):
     assert task_of(task.describe()).describe() == task.describe()
