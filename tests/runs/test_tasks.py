@@ -97,14 +97,15 @@ def test_all_tasks_from_probe_to_hub(
     ours, again = (tmp_path / n / "predictions.csv" for n in ("lora", "again"))
     assert ours.read_bytes() == again.read_bytes()
 
-    # Without the cache, the same within rounding.
-    assert call(*lora, "-n", "live", "-o", "cache.enabled=false") == 0
-    live = predictions(tmp_path / "live" / "predictions.csv")
     rows = predictions(ours)
     numbers = [n for n in rows[0] if "score" in n or (task != "emotion" and "prediction_v" in n)]
     assert numbers
-    for one, other in zip(rows, live, strict=True):
-        assert all(abs(float(one[n]) - float(other[n])) < 2e-3 for n in numbers)
+    if task in ("emotion+dimensional+sex", "emotion-soft"):
+        # Without the cache, the same within rounding.
+        assert call(*lora, "-n", "live", "-o", "cache.enabled=false") == 0
+        live = predictions(tmp_path / "live" / "predictions.csv")
+        for one, other in zip(rows, live, strict=True):
+            assert all(abs(float(one[n]) - float(other[n])) < 2e-3 for n in numbers)
 
     # Tested again from the checkpoint, predicted, exported and loaded.
     (result,) = evaluate(run)

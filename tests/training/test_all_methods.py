@@ -60,11 +60,14 @@ class Clips:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_method_trains(name: str) -> None:
-    """Three steps in two groups: each tensor that trains has moved, and nothing is NaN."""
+    """Three steps in two groups: each tensor that trains has moved, and nothing is NaN.
+
+    Ratings for all; both tasks at once, whose loss is a sum of what is tested already, for some.
+    """
     task, targets = TASKS[name]
     keys = TrainKeys(batch_size=4, batch_seconds=0.46, epochs=3, choose="last", patience=None)
     wrong = []
-    for spec in specs():
+    for spec in specs() if name == "ratings" else specs()[::6]:
         _, model = built(base("hubert_base_like")[0], spec, prove=False)
         before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         examples: Any = Clips(model, targets)
