@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emopeft.downstream.tasks.base import Task, register
-from emopeft.downstream.tasks.classes import ClassTask
+from emopeft.downstream.tasks.classes import ClassTask, checked_classes
 from emopeft.downstream.tasks.keys import LabelKeys, LossKeys, Settings
 from emopeft.errors import UserError, unknown
 
@@ -89,10 +89,7 @@ class GroupTask(TraitTask):
 
     @classmethod
     def from_description(cls, description: Any) -> GroupTask:
-        task = super().from_description(description)
-        assert isinstance(task, GroupTask)
         group = description.get("group")
         if not isinstance(group, str) or not 0 < len(group) <= 1000:
             raise UserError("the key 'task.group' must name a trait")
-        task.trait = group
-        return task
+        return cls(checked_classes(description), group)
