@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_every_command_in_the_texts_exists() -> None:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     whole = [page.read_text().replace("\\\n", " ") for page in pages]  # commands of several lines
     lines = [line for text in whole for line in text.splitlines()]
-    typed = [line.partition("#")[0].split() for line in lines if line.startswith("emopeft ")]
+    typed = [shlex.split(line, comments=True) for line in lines if line.startswith("emopeft ")]
     assert {words[1] for words in typed} >= {"check", "board", "evaluate", "predict", "export"}
     for words in typed:
         parser.parse_args(words[1:])
