@@ -117,7 +117,10 @@ def _completeness(report: Report, corpus: Corpus, utterances: Sequence[Utterance
     if corpus.speakers is not None and speakers != corpus.speakers:
         which = lacking if speakers < corpus.speakers else surplus
         which.append(f"speakers: {speakers} of {corpus.speakers}")
-    total = sum(corpus.expected.values())
+    if corpus.utterances and len(utterances) != corpus.utterances:
+        which = lacking if len(utterances) < corpus.utterances else surplus
+        which.append(f"utterances: {len(utterances)} of {corpus.utterances}")
+    total = corpus.size or "an unknown number of"
     report.add("error", "incomplete", f"{len(utterances)} of {total} utterances", lacking)
     report.add("warning", "surplus", "more than was published", surplus)
     if corpus.ids is not None:

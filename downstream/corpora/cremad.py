@@ -205,6 +205,8 @@ register(
         language="English",
         expected={e: 1087 if e == "neutral" else 1271 for e in EMOTIONS.values()},
         speakers=91,
+        hours=5.3,
+        homepage="https://github.com/CheyneyComputerScience/CREMA-D",
         hashes=hashes,
         # Whole takes under two labels; whose emotion is meant cannot be told.
         duplicates=(

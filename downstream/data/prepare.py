@@ -44,7 +44,10 @@ def choose_corpora(recipe: Recipe) -> list[Corpus]:
 
 
 def protocol_name(recipe: Recipe) -> str:
-    """The recipe's protocol, else the corpus' own; several corpora have none of their own."""
+    """The recipe's protocol, else the corpus' own; several corpora have none of their own.
+
+    A corpus' options may decide: ESD has one for each language.
+    """
     if recipe.protocol is not None:
         return recipe.protocol
     corpora = choose_corpora(recipe)
@@ -53,7 +56,7 @@ def protocol_name(recipe: Recipe) -> str:
             f"corpora {recipe.corpus.name} have no protocol in common; give one with --protocol "
             "FILE.json, whose key 'corpora' names them"
         )
-    return corpora[0].protocol
+    return corpora[0].with_options(**recipe.corpus.options).protocol
 
 
 def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
