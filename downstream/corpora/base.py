@@ -115,6 +115,9 @@ class Corpus:
         options: what ``read`` takes beside root, as ``name -> help``.
         adjust: optional ``adjust(**options) -> {field: value}``: what the options change of the
             published numbers, and of the protocol used when none is named.
+        named: a format in which many corpora come: ``named("x")`` is the corpus ``format:x``.
+        folds: for a corpus whose tree brings folds: ``folds(protocol name, root, **options)``
+            gives a protocol file as data, for every name that begins with ``protocol``.
     """
 
     name: str
@@ -137,6 +140,8 @@ class Corpus:
     duplicates: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     adjust: Callable[..., Mapping[str, Any]] | None = None
+    named: Callable[[str], Corpus] | None = None
+    folds: Callable[..., Mapping[str, Any]] | None = None
 
     @property
     def size(self) -> int | None:
@@ -146,7 +151,12 @@ class Corpus:
     @property
     def environment(self) -> str:
         """The environment variable that may hold the root: EMOPEFT_RAVDESS for ravdess."""
-        return "EMOPEFT_" + self.name.upper().replace("-", "_")
+        return "EMOPEFT_" + self.name.upper().replace("-", "_").replace(":", "_")
+
+    @property
+    def folder_name(self) -> str:
+        """What its folder is called among those of several corpora: ravdess for emobox:ravdess."""
+        return self.name.rpartition(":")[2]
 
     def with_options(self, **options: Any) -> Corpus:
         """The corpus with the numbers and the protocol that hold under ``options``."""
@@ -188,7 +198,24 @@ class Corpus:
                 raise unknown(f"option of corpus {self.name}", option, self.options)
 
 
-CORPORA: Registry[Corpus] = Registry("corpus", "emopeft.downstream.corpora")
+class Corpora(Registry[Corpus]):
+    """The corpora by name, and those of a format as ``format:name``."""
+
+    def __getitem__(self, name: str) -> Corpus:
+        form, colon, rest = name.partition(":")
+        corpus = super().__getitem__(form)
+        if not colon:
+            return corpus
+        if corpus.named is None:
+            raise UserError(f"corpus {form} has no others within it: leave ':{rest[:60]}' out")
+        return corpus.named(rest)
+
+    def __contains__(self, name: object) -> bool:
+        form, colon, _ = str(name).partition(":")
+        return super().__contains__(form) and (not colon or self[form].named is not None)
+
+
+CORPORA = Corpora("corpus", "emopeft.downstream.corpora")
 
 
 def register(corpus: Corpus) -> Corpus:

@@ -51,8 +51,8 @@ register(
         licence="Apache 2.0, for academic purposes",
         citation=(
             "O. Mohamad Nezami, P. Jamshid Lou and M. Karami (2019), ShEMO: a large-scale "
-            "validated database for Persian speech emotion detection, Language Resources and Evaluation "
-            "53(1), 1-16"
+            "validated database for Persian speech emotion detection, Language Resources and "
+            "Evaluation 53(1), 1-16"
         ),
         read=read,
         emotions=tuple(EMOTIONS.values()),

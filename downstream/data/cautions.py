@@ -41,8 +41,27 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
             f"the {where} part of fold{'s' * (len(names) > 1)} {some(names, 12)} has one speaker: "
             "what is measured there may be true of that voice only"
         )
+    if "test" in protocol.declared:
+        yield from _leaking(folds)
     if strangers:
         yield (
             f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "
             "be known"
+        )
+
+
+def _leaking(folds: Sequence[Fold]) -> Iterator[str]:
+    """How many speakers of the tests are on another side, where the protocol says so."""
+    tested: set[str] = set()
+    leaking: set[str] = set()
+    for fold in folds:
+        sides: dict[bool, set[str]] = {True: set(), False: set()}
+        for part, _, examples in fold.parts():
+            sides[part == "test"] |= {e.utterance.speaker_uid for e in examples} - {""}
+        tested |= sides[True]
+        leaking |= sides[True] & sides[False]
+    if leaking:
+        yield (
+            f"{len(leaking)} of {len(tested)} test speakers are trained on: the folds leak as "
+            "published, and how a model does on new voices is not what they measure"
         )

@@ -12,7 +12,7 @@ from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utteranc
 from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.protocols.protocol import Protocol, load_protocol
+from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
 from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError, unknown
@@ -64,13 +64,13 @@ def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
 
     Args:
         several: whether it is one of several; one folder in the recipe then holds a folder, or
-            link, for each, called as the corpus is.
+            link, for each, called as the corpus is (as its NAME, where it is FORMAT:NAME).
     """
     place = recipe.corpus.data
     if isinstance(place, Mapping):
         place = place.get(corpus.name)
     elif several and place:
-        place = str(Path(place) / corpus.name)
+        place = str(Path(place) / corpus.folder_name)
     place = place or os.environ.get(corpus.environment)
     if not place:
         how = (
@@ -93,7 +93,7 @@ def prepare(recipe: Recipe) -> Data:
             once.
     """
     corpora = choose_corpora(recipe)
-    protocol = load_protocol(protocol_name(recipe))
+    protocol = _protocol(recipe, corpora)
     corpora = _in_order(corpora, protocol)
     for task in task_classes(recipe.task):
         if task.name not in protocol.tasks and not task.auxiliary:
@@ -120,6 +120,7 @@ def prepare(recipe: Recipe) -> Data:
         allow_incomplete=recipe.corpus.allow_incomplete,
     )
     plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
+    plan.check_leaks()  # as is a speaker on two sides; the same recording is seen below
     scanned = scan(
         list({e.uid: e.utterance for e in plan.examples()}.values()),
         store=cache_root(recipe.cache.dir),
@@ -128,6 +129,22 @@ def prepare(recipe: Recipe) -> Data:
     plan = plan.with_audio(scanned.audio, scanned.seconds)
     plan.check_leaks()
     return Data(corpora, roots, plan)
+
+
+def _protocol(recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
+    """The recipe's protocol: shipped, a file, or folds that came with the corpus itself."""
+    name = protocol_name(recipe)
+    corpus = corpora[0]
+    if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
+        return load_protocol(name)
+    options = _options(recipe, corpora)[corpus.name]
+    data = corpus.folds(name, place_of(corpus, recipe), **options)
+    return parse(data, f"protocol {name}")
+
+
+def own(name: str, corpus: Corpus) -> bool:
+    """Whether a protocol's name is one of those that a corpus with folds of its own makes."""
+    return name == corpus.protocol or name.startswith(f"{corpus.protocol}-")
 
 
 def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:

@@ -46,8 +46,8 @@ def _improv() -> Iterator[dict[str, Any]]:
         "msp-improv",
         FOUR,
         IMPROV_COUNTS,
-        f"{IMPROV_TEXT} Every turn that a rater gave one of 4 classes, with a consensus or without; "
-        "those that have one are counted.",
+        f"{IMPROV_TEXT} Every turn that a rater gave one of 4 classes, with a consensus or "
+        "without; those that have one are counted.",
         IMPROV_SOURCE,
         LAST_IS_DEV,
         unit="session",
