@@ -27,8 +27,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, audio_files, register
 from emopeft.errors import UserError
@@ -130,6 +131,12 @@ def _utterance(name: str, turn: Turn, audio: dict[str, Path], naturalness: bool)
     )
 
 
+def adjust(naturalness: bool = False) -> Mapping[str, Any]:
+    """The scales of the ratings that are read."""
+    names = ("valence", "arousal", "dominance", *["naturalness"] * naturalness)
+    return {"scales": dict.fromkeys(names, SCALE)}
+
+
 register(
     Corpus(
         name="msp-improv",
@@ -150,9 +157,10 @@ register(
         utterances=8438,
         speakers=12,
         homepage="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html",
-        scales=dict.fromkeys(("valence", "arousal", "dominance", "naturalness"), SCALE),
+        scales=dict.fromkeys(("valence", "arousal", "dominance"), SCALE),
         options={
             "naturalness": "true: its rating, too (by default valence, arousal and dominance)"
         },
+        adjust=adjust,
     )
 )
