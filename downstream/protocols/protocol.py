@@ -43,8 +43,11 @@ File format::
 Several corpora: with ``corpora``, ids, speakers and sessions are written "corpus/name", and
 ``labels`` holds a map for each: ``{"ravdess": {"calm": "neutral"}, "emodb": {...}}``.
 
-Several tests: ``"tests": {"clean": [...], "phone": [...]}`` in place of ``test``. Several stages,
-each going on with what the one before gave, in place of ``dev`` and ``train``::
+Several tests: ``"tests": {"clean": [...], "phone": [...]}`` in place of ``test``; each is measured
+by itself, and the first is the main one. With the rule by split they are those of the data, in the
+order of their names: test1, test2, test-phone.
+
+Several stages, each going on with what the one before gave, in place of ``dev`` and ``train``::
 
     "stages": [{"name": "adapt", "train": [...], "dev": [...], "method": "lora"},
                {"name": "finish", "dev": [...], "freeze": ["head"], "keys": {"lr": 1e-5}}]
