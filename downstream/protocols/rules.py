@@ -221,6 +221,12 @@ def _side_of(utterance: Utterance) -> str:
     return name
 
 
+def named_test(utterance: Utterance) -> str | None:
+    """The test of a split that an utterance stands in, None for all other sides and none."""
+    name = (utterance.split or "").strip().lower()
+    return name if name == "test" or NAMED_TEST.fullmatch(name) else None
+
+
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts test2 before test10."""
     return [(int(x) if x.isdigit() else -1, x) for x in re.split(r"(\d+)", name)]
