@@ -98,7 +98,11 @@ class Corpus:
             TreeError saying precisely what is missing where the tree is not the corpus.
         emotions: every label ``read`` may give (empty: any).
         expected: the published number of utterances per emotion (empty: not known in advance).
+        utterances: the published number of utterances, where that per emotion is not known.
         speakers: the published number of speakers (None: not known).
+        hours: the published hours of audio, or those that a public source measured (None: not
+            known).
+        homepage: where its publisher gives it away ("": nowhere).
         folder: what the published tree contains, for "is this the right folder?" messages.
         environment: the variable that may hold the root.
         protocol: the protocol used when none is named.
@@ -110,7 +114,7 @@ class Corpus:
         duplicates: groups of ids that hold the same recording in the corpus as published.
         options: what ``read`` takes beside root, as ``name -> help``.
         adjust: optional ``adjust(**options) -> {field: value}``: what the options change of the
-            published numbers.
+            published numbers, and of the protocol used when none is named.
         named: a format in which many corpora come: ``named("x")`` is the corpus ``format:x``.
         folds: for a corpus whose tree brings folds: ``folds(protocol name, root, **options)``
             gives a protocol file as data, for every name that begins with ``protocol``.
@@ -126,7 +130,10 @@ class Corpus:
     folder: str
     language: str
     expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    utterances: int | None = None
     speakers: int | None = None
+    hours: float | None = None
+    homepage: str = ""
     scales: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     hashes: Callable[[Path], dict[str, tuple[str, int]]] | None = None
     ids: Callable[[], Iterable[str]] | None = None
@@ -135,6 +142,11 @@ class Corpus:
     adjust: Callable[..., Mapping[str, Any]] | None = None
     named: Callable[[str], Corpus] | None = None
     folds: Callable[..., Mapping[str, Any]] | None = None
+
+    @property
+    def size(self) -> int | None:
+        """The published number of utterances; None: not known."""
+        return self.utterances or sum(self.expected.values()) or None
 
     @property
     def environment(self) -> str:
@@ -147,7 +159,7 @@ class Corpus:
         return self.name.rpartition(":")[2]
 
     def with_options(self, **options: Any) -> Corpus:
-        """The corpus with the published numbers that hold under ``options``."""
+        """The corpus with the numbers and the protocol that hold under ``options``."""
         self._known(options)
         return dataclasses.replace(self, **self.adjust(**options)) if self.adjust else self
 

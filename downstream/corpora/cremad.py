@@ -205,6 +205,8 @@ register(
         language="English",
         expected={e: 1087 if e == "neutral" else 1271 for e in EMOTIONS.values()},
         speakers=91,
+        hours=5.3,
+        homepage="https://github.com/CheyneyComputerScience/CREMA-D",
         hashes=hashes,
         # Whole takes under two labels; whose emotion is meant cannot be told.
         duplicates=(
@@ -213,7 +215,7 @@ register(
             ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
         ),
         options={
-            "demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age)",
+            "demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age, race, ethnicity)",
             "votes": f"{VOTES}, or its folder, when it is not in the tree",
             "votes_of": "whose votes: raters of the voice (default), the face, or both",
         },

@@ -31,7 +31,9 @@ rating:NAME no       a number: any other rating, for example rating:intensity
 label:NAME  no       how many raters chose NAME ("label:happy"), or the share of them: whole
                      numbers, or shares of 1 in each row (0.6, 0.4). Empty: none
 trait:NAME  no       any text that is known of speaker or recording, for example trait:age
-split       no       the side of a split of your own, for example train, dev or test
+split       no       the side of a split of your own: train, dev or test, in any case. Several tests
+                     have names: test1, Test2, test-phone; each is a test of its own, called as
+                     it is here in small letters
 =========== ======== ==========================================================================
 
 There must be a label, a rating or votes; a row without any takes no part. The nominal ends of a

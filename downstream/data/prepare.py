@@ -12,6 +12,7 @@ from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utteranc
 from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
 from emopeft.downstream.tasks.keys import Settings
@@ -44,7 +45,10 @@ def choose_corpora(recipe: Recipe) -> list[Corpus]:
 
 
 def protocol_name(recipe: Recipe) -> str:
-    """The recipe's protocol, else the corpus' own; several corpora have none of their own."""
+    """The recipe's protocol, else the corpus' own; several corpora have none of their own.
+
+    A corpus' options may decide: ESD has one for each language.
+    """
     if recipe.protocol is not None:
         return recipe.protocol
     corpora = choose_corpora(recipe)
@@ -53,7 +57,7 @@ def protocol_name(recipe: Recipe) -> str:
             f"corpora {recipe.corpus.name} have no protocol in common; give one with --protocol "
             "FILE.json, whose key 'corpora' names them"
         )
-    return corpora[0].protocol
+    return corpora[0].with_options(**recipe.corpus.options).protocol
 
 
 def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
@@ -112,7 +116,7 @@ def prepare(recipe: Recipe) -> Data:
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
-        make_task(recipe.task, protocol, utterances, settings),
+        make_task(recipe.task, protocol, parted(protocol, utterances)[0], settings),
         utterances,
         allow_incomplete=recipe.corpus.allow_incomplete,
     )

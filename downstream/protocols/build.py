@@ -18,6 +18,8 @@ from typing import Any
 from emopeft.downstream.protocols.protocol import parse
 from emopeft.downstream.protocols.tables import RATED, folds_of, protocols
 from emopeft.downstream.protocols.tables_iemocap import IEMOCAP_LABELS, LAST_IS_DEV, iemocap_tables
+from emopeft.downstream.protocols.tables_more import more_tables
+from emopeft.downstream.protocols.tables_msp import msp_tables
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
 
@@ -135,7 +137,9 @@ def build(metadata: Path | None = None) -> dict[str, str]:
     """File name -> text of every protocol that can be made, each checked by the reader."""
     documents = [
         *iemocap_tables(),
+        *msp_tables(),
         *protocols(),
+        *more_tables(),
         *(iemocap_protocols(metadata) if metadata else ()),
     ]
     files = {}
