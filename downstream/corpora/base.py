@@ -118,6 +118,8 @@ class Corpus:
         named: a format in which many corpora come: ``named("x")`` is the corpus ``format:x``.
         folds: for a corpus whose tree brings folds: ``folds(protocol name, root, **options)``
             gives a protocol file as data, for every name that begins with ``protocol``.
+        like: a corpus whose protocols fit this one, too: it has the same ids and labels, or they
+            make their folds from whatever is there ("manifest").
     """
 
     name: str
@@ -142,6 +144,7 @@ class Corpus:
     adjust: Callable[..., Mapping[str, Any]] | None = None
     named: Callable[[str], Corpus] | None = None
     folds: Callable[..., Mapping[str, Any]] | None = None
+    like: str = ""
 
     @property
     def size(self) -> int | None:

@@ -63,12 +63,13 @@ logger = logging.getLogger(__name__)
 
 EMOBOX = "EMOPEFT_EMOBOX_METADATA"
 CITATION = (
-    "Z. Ma, M. Chen, H. Zhang, Z. Zheng, W. Chen, X. Li, J. Ye, X. Chen and T. Hain (2024), EmoBox: "
-    "Multilingual Multi-corpus Speech Emotion Recognition Toolkit and Benchmark, Interspeech"
+    "Z. Ma, M. Chen, H. Zhang, Z. Zheng, W. Chen, X. Li, J. Ye, X. Chen and T. Hain (2024), "
+    "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and Benchmark, Interspeech"
 )
 OPTIONS = {
     "metadata": f"EmoBox's checkout, or its folder data, when not in the tree (or set {EMOBOX})"
 }
+OURS = {"jlcorpus": "jl"}
 # What our own reader needs to be told, to read all that EmoBox has of the corpus.
 READING = {"esd": {"language": "all"}}
 
@@ -117,7 +118,7 @@ def find_files(found: Metadata, root: Path) -> tuple[dict[str, Path], list[str]]
             paths[clip.id] = best[0]
         elif best:
             names = " and ".join(str(path.relative_to(root)) for path in best[:3])
-            problems.append(f"{clip.key}: {names} may both be it; let --data name the folder of one")
+            problems.append(f"{clip.key}: {names} may both be it; keep one, or name its folder")
         else:
             problems.append(f"{clip.key}: there is no {clip.wav.stem}.wav or .flac")
     taken = Counter(paths.values())
@@ -145,7 +146,8 @@ def _best(clip: Clip, candidates: Sequence[Path], alone: bool) -> list[Path]:
 def _known(name: str) -> Corpus | None:
     """Our own reader's corpus, however the two spell its name (msppodcast, msp-podcast)."""
     plain = {re.sub("[^a-z0-9]", "", other): other for other in CORPORA}
-    return CORPORA[plain[name]] if name in plain and CORPORA[plain[name]].named is None else None
+    ours = plain.get(OURS.get(name, name))
+    return CORPORA[ours] if ours and CORPORA[ours].named is None else None
 
 
 def _known_utterances(name: str, root: Path) -> dict[Path, Utterance]:
@@ -247,7 +249,7 @@ def named(name: str) -> Corpus:
         if known is None
         else {
             field: getattr(known, field)
-            for field in ("licence", "language", "scales", "duplicates", "hashes")
+            for field in ("licence", "language", "homepage", "scales", "duplicates", "hashes")
         }
     )
     return Corpus(
@@ -261,6 +263,7 @@ def named(name: str) -> Corpus:
             "protocol": f"emobox-{name}",
             "folds": lambda asked, root, **options: folds(name, asked, root, **options),
             "named": None,
+            "like": known.name if known else "",
         }
     )
 

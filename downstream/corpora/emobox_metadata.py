@@ -76,9 +76,9 @@ def find_metadata(name: str, places: list[Path]) -> Path:
     """
     for place in places:
         for folder in (place / name, place / "data" / name, place):
-            if (folder / "label_map.json").is_file() and (folder / "fold_1").is_dir():
-                if folder.resolve().name == name:
-                    return folder
+            whole = (folder / "label_map.json").is_file() and (folder / "fold_1").is_dir()
+            if whole and folder.resolve().name == name:
+                return folder
     where = " nor in ".join(str(place) for place in places)
     raise UserError(
         f"no EmoBox metadata of '{name}' (fold_1 and label_map.json) in {where}; give the folder "
@@ -202,9 +202,9 @@ def _ids(rows: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def _speakers(file: Path) -> Iterator[tuple[str, str]]:
-    """(key, speaker) of every line ``… <id=KEY,lang=en,spk=12,emotion=p> …``, if there is a file."""
+    """(key, speaker) of every line ``… <id=KEY,lang=en,spk=12,emotion=p> …``."""
     if file.is_file():
         for line in read_text(file, LARGEST).splitlines():
-            if match := re.search(r"<id=([^,>]+),(?:[^>]*,)?spk=([^,>]+)[,>]", line):
-                if match[2].isprintable():
-                    yield match[1], match[2]
+            match = re.search(r"<id=([^,>]+),(?:[^>]*,)?spk=([^,>]+)[,>]", line)
+            if match and match[2].isprintable():
+                yield match[1], match[2]

@@ -55,28 +55,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, printable, register
-from emopeft.downstream.corpora.manifest_row import (
-    NAMED,
-    RATINGS,
-    ManifestRow,
-    column_of,
-    column_problem,
-)
+from emopeft.downstream.corpora.base import Corpus, Utterance, printable, register
+from emopeft.downstream.corpora.manifest_row import RATINGS, column_problem
+from emopeft.downstream.corpora.manifest_rows import COLUMNS, KNOWN, is_named, utterances_of
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
 
 LARGEST_FILE = 256 << 20  # bytes: over a million rows
-MOST_PROBLEMS = 1000  # after which a table is not read on
-MOST_NAMED = 50  # different columns of a table that are called rating:, label: or trait:, each
-
 
 REQUIRED = ("id", "path", "speaker")  # in the header
-GATHERED = tuple(NAMED.values())
-COLUMNS = (*(name for name in ManifestRow.model_fields if name not in GATHERED), *RATINGS)
-KNOWN = (*COLUMNS, *(f"{kind}:NAME" for kind in NAMED))
 
 logger = logging.getLogger(__name__)
 
@@ -89,17 +76,11 @@ def _text(file: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _named(column: str) -> bool:
-    """Whether it is a column ``rating:NAME``, ``label:NAME`` or ``trait:NAME``."""
-    kind, colon, _ = column.partition(":")
-    return bool(colon) and kind in NAMED
-
-
 def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> None:
     for column in columns:
         if problem := column_problem(column):
             raise UserError(f"{file}, line {line}: the column {problem}")
-        if column not in COLUMNS and not _named(column):
+        if column not in COLUMNS and not is_named(column):
             error = unknown("column", column, KNOWN)
             raise UserError(f"{file}, line {line}: {error}")
     if len(set(columns)) < len(columns):
@@ -112,7 +93,7 @@ def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> 
             f"{'are' if len(absent) > 1 else 'is'} missing; the header must name "
             f"{', '.join(REQUIRED)}"
         )
-    if missing and not any(c in ("label", *RATINGS) or _named(c) for c in columns):
+    if missing and not any(c in ("label", *RATINGS) or is_named(c) for c in columns):
         raise UserError(
             f"{file}, line {line}: there is nothing to learn; the header must name label, a rating "
             "(valence, arousal, dominance, rating:NAME) or votes (label:NAME)"
@@ -159,13 +140,6 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield line, dict(pairs)
 
 
-def _problem(error: Any) -> str:
-    """What is wrong with one cell."""
-    if error["type"] == "missing":
-        return f"column {column_of(error['loc'])}: a value is required"
-    return f"column {column_of(error['loc'])}: {error['msg'].partition(', ')[2]}"
-
-
 def read(file: Path, scale: Mapping[str, Any] | None = None) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
@@ -178,51 +152,9 @@ def read(file: Path, scale: Mapping[str, Any] | None = None) -> list[Utterance]:
         raise UserError(f"{file} is not a manifest: its name must end in .csv, .tsv or .jsonl")
     scales = _scales(scale)
     rows = _json_rows(file) if suffix == ".jsonl" else _csv_rows(file)
-    utterances: list[Utterance] = []
-    problems: list[str] = []
-    lines: dict[str, int] = {}
-    named: set[str] = set()
-    for line, row in rows:
-        if len(problems) >= MOST_PROBLEMS:
-            problems.append(f"line {line}: not read on after so many problems")
-            break
-        if isinstance(row, str):
-            problems.append(f"line {line}: {row}")
-            continue
-        _check_number(file, named, row)
-        values: dict[str, Any] = {}
-        try:
-            values = ManifestRow.model_validate(row).fields()
-        except ValidationError as error:
-            problems += [f"line {line}, {_problem(one)}" for one in error.errors()]
-        except ValueError as error:
-            problems.append(f"line {line}: {error}")
-        name = str(row.get("id") or "").strip()
-        if name in lines:
-            problems.append(
-                f"line {line}, column id: '{printable(name)}' already stands in line {lines[name]}"
-            )
-            continue
-        lines[name] = line
-        if not values:
-            continue
-        path = file.parent / values.pop("path")
-        speaker = values.pop("speaker") or ""
-        emotion = values.pop("label")
-        utterances.append(Utterance(path=path, speaker=speaker, emotion=emotion, **values))
-    if problems:
-        raise TreeError(file, problems, utterances)
+    utterances = utterances_of(file, ((f"line {line}", row) for line, row in rows), file.parent)
     _check_use(file, utterances, scales)
     return utterances
-
-
-def _check_number(file: Path, named: set[str], row: Mapping[str, Any]) -> None:
-    """No more columns of any name than a table needs; ``named``: those of the rows before."""
-    more = {column for column in row if _named(column)} - named
-    named |= more
-    for kind in NAMED if more else ():
-        if sum(column.startswith(f"{kind}:") for column in named) > MOST_NAMED:
-            raise UserError(f"{file} has more than {MOST_NAMED} different columns '{kind}:NAME'")
 
 
 def _check_use(

@@ -137,7 +137,9 @@ def _protocol(recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
     name = protocol_name(recipe)
     corpus = corpora[0]
     if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
-        return load_protocol(name)
+        protocol = load_protocol(name)
+        alike = len(corpora) == 1 and not protocol.prefixed and protocol.corpora == (corpus.like,)
+        return protocol.on(corpus.name) if alike else protocol
     options = _options(recipe, corpora)[corpus.name]
     data = corpus.folds(name, place_of(corpus, recipe), **options)
     return parse(data, f"protocol {name}")

@@ -202,6 +202,11 @@ class Protocol:
         """The parts that may share speakers with train: said in the file *and* in the name."""
         return declared(self.name, self.speaker_overlap)
 
+    def on(self, corpus: str) -> Protocol:
+        """The protocol of one corpus on another that is like it."""
+        labels = {corpus: names for names in self.labels.values()}
+        return dataclasses.replace(self, corpora=(corpus,), labels=labels)
+
     def labelling(
         self, utterances: Iterable[Utterance], votes: bool = False
     ) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, str]]]:
