@@ -135,6 +135,9 @@ def _best(clip: Clip, candidates: Sequence[Path], alone: bool) -> list[Path]:
     A clip that shares its name with others of the data set must agree in one folder at least.
     """
 
+    if alone and len(candidates) == 1:
+        return list(candidates)
+
     def agreeing(path: Path) -> int:
         pairs = zip(reversed(path.parent.parts), reversed(clip.wav.parent.parts), strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), 99)
