@@ -215,7 +215,7 @@ register(
             ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
         ),
         options={
-            "demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age, race, ethnicity)",
+            "demographics": f"{DEMOGRAPHICS}, when not in the tree (sex, age, race, ethnicity)",
             "votes": f"{VOTES}, or its folder, when it is not in the tree",
             "votes_of": "whose votes: raters of the voice (default), the face, or both",
         },
