@@ -76,12 +76,15 @@ def table() -> str:
     headers = ["corpus", "language", "clips", "speakers", "hours", "classes", "ratings", "licence",
                "apart"]  # fmt: skip
     widths = [None, 10, None, None, None, None, 15, 28, None]
+    places = [f"{c.environment}={os.environ[c.environment]}" for _, c in CORPORA.items()
+              if os.environ.get(c.environment)]  # fmt: skip
     return (
         tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths, disable_numparse=True,
                  colalign=("left", "left", "right", "right", "right", "right"))
         + "\n\nEmpty: no source says. Apart: are speakers in the default protocol? "
         "(test: only those of test are)\nAll of one corpus, with its page, layout and protocols: "
         "emopeft list corpora NAME. The same of all: docs/corpora.md."
+        + "".join(f"\n{place}" for place in places)
     )  # fmt: skip
 
 
