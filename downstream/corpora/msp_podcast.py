@@ -73,7 +73,6 @@ RELEASES: dict[str, dict[str, Any]] = {
     "1.7": {},
     "1.11": {"utterances": 151_654, "hours": 237.9},
     "1.12": {"utterances": 207_136, "hours": 324.4},
-    "2.0": {},
 }
 
 logger = logging.getLogger(__name__)

@@ -124,7 +124,8 @@ def text(protocol: dict[str, Any]) -> str:
 
 KEYS = (
     "name", "version", "corpus", "task", "description", "source", "classes", "labels", "counts",
-    "total", "unlabelled", "speaker_overlap", "unit", "leave_out", "rule", "folds", "utterances",
+    "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored", "submission", "unit",
+    "leave_out", "rule", "folds", "utterances",
 )  # fmt: skip
 
 

@@ -23,10 +23,22 @@ IMPROV_TEXT = (
 )
 IMPROV_SOURCE = f"counts: Busso et al. 2017, table 4; folds: {PEFT_SER}"
 
+# MSP-Podcast's releases; of those with a third test its labels are hidden. Utterances with labels.
+RELEASES: dict[str, dict[str, Any]] = {
+    "1.7": {"labelled": None, "hidden": False},
+    "1.11": {"labelled": 84_030 + 19_815 + 30_647 + 14_815, "hidden": True},
+    "1.12": {"labelled": None, "hidden": True},
+}
+EIGHT = ("angry", "sad", "happy", "surprised", "fearful", "disgusted", "contempt", "neutral")
+CHALLENGE = "2024 Odyssey challenge, MSP-UTD/MSP-Podcast_Challenge (read at 3f60a42)"
+PODCAST_SOURCE = f"split and sizes: the publisher's page and read-me; classes: {CHALLENGE}"
+
 
 def msp_tables() -> Iterator[dict[str, Any]]:
     """All of them."""
     yield from _improv()
+    for release in RELEASES:
+        yield from _podcast(release)
     yield _meld()
 
 
@@ -66,6 +78,69 @@ def _improv() -> Iterator[dict[str, Any]]:
         "source": f"folds: {PEFT_SER}",
         "unit": "session",
         "folds": folds_of(LAST_IS_DEV),
+    }
+
+
+def _podcast(release: str) -> Iterator[dict[str, Any]]:
+    """Classes, four classes, ratings and votes of a release, each on the official split."""
+    facts, name = RELEASES[release], f"msp-podcast-{release}"
+    tests = "test1, test2 and test3" if facts["hidden"] else "test1 and test2"
+    text = (
+        f"The official split of release {release}, dev called Validation or Development. {tests} "
+        "are tests of their own and never pooled: they are different populations that share "
+        "speakers. Unidentified speakers take part, so that the sides are apart as published only."
+    )
+    common: dict[str, Any] = {
+        "version": 1,
+        "corpus": "msp-podcast",
+        "source": PODCAST_SOURCE,
+        "unknown_speakers": True,
+        "unit": "rule",
+        "rule": {"by": "split"},
+    }
+    if facts["hidden"]:
+        text += " The labels of test3 are hidden: it is predicted, not measured."
+        common["unscored"] = ["test3"]
+    challenge = {"submission": "msp-podcast"} if facts["hidden"] else {}
+    eight = {"classes": list(EIGHT), "labels": {label: label for label in EIGHT}}
+    yield {
+        "name": name,
+        "task": "emotion",
+        "description": f"{text} The challenge's 8 classes; other and no consensus drop out.",
+        **eight,
+        **common,
+        **challenge,
+    }
+    yield {
+        "name": f"{name}-4class",
+        "task": "emotion",
+        "description": (
+            f"{text} {FOUR_TEXT}, as PEFT-SER, which also leaves unidentified speakers out and "
+            "tests test1 alone."
+        ),
+        "classes": list(FOUR),
+        "labels": {label: label for label in FOUR},
+        **common,
+    }
+    yield {
+        "name": f"{name}-votes",
+        "task": VOTED,
+        "description": (
+            f"{text} Every turn that a rater gave one of the challenge's 8 classes, with a "
+            "consensus or without."
+        ),
+        "unlabelled": True,
+        **eight,
+        **common,
+    }
+    total = {"total": facts["labelled"]} if facts["labelled"] else {}
+    yield {
+        "name": f"{name}-vad",
+        "task": ["dimensional"],
+        "description": f"{text} All turns with ratings, whatever their label.",
+        **total,
+        **common,
+        **challenge,
     }
 
 

@@ -22,10 +22,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "corpora.md"  # of a check
 WIDTH = 110
 INTRODUCTION = """# Corpora
 
-Made by `python -m downstream.reports.corpora` from what the readers in `downstream/corpora/` and the
-protocols say; a test compares. Nothing is empty by mistake: a number that no source gave is left
-open. Clips, speakers and hours are those published, not those of your copy; for that there is
-`emopeft check NAME DIR`, and `emopeft list corpora NAME` shows what stands below.
+Made by `python -m downstream.reports.corpora` from what the readers in `downstream/corpora/` and
+the protocols say; a test compares. A number that no source gave is left open. Clips, speakers and
+hours are those published, not those of your copy: for that there is `emopeft check NAME DIR`.
+`emopeft list corpora NAME` shows what stands below.
 """
 
 
@@ -42,7 +42,7 @@ def leaks(protocol: Protocol) -> str:
     if "dev" in protocol.declared:
         return "dev shares speakers with train, test with nobody"
     if protocol.unknown_speakers:
-        return "known speakers apart; that the unknown ones are cannot be known"
+        return "known speakers apart"
     return "speakers apart"
 
 
@@ -76,12 +76,15 @@ def table() -> str:
     headers = ["corpus", "language", "clips", "speakers", "hours", "classes", "ratings", "licence",
                "apart"]  # fmt: skip
     widths = [None, 10, None, None, None, None, 15, 28, None]
+    places = [f"{c.environment}={os.environ[c.environment]}" for _, c in CORPORA.items()
+              if os.environ.get(c.environment)]  # fmt: skip
     return (
         tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths, disable_numparse=True,
                  colalign=("left", "left", "right", "right", "right", "right"))
-        + "\n\nEmpty: no source says. Apart: whether the default protocol keeps speakers apart (test: "
-        "of train and dev alone).\nAll of one corpus, with its page, layout and protocols: "
+        + "\n\nEmpty: no source says. Apart: are speakers in the default protocol? "
+        "(test: only those of test are)\nAll of one corpus, with its page, layout and protocols: "
         "emopeft list corpora NAME. The same of all: docs/corpora.md."
+        + "".join(f"\n{place}" for place in places)
     )  # fmt: skip
 
 
