@@ -41,7 +41,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from emopeft.downstream.corpora.base import (
     CORPORA,
@@ -271,7 +271,7 @@ def named(name: str) -> Corpus:
     )
 
 
-def _unnamed(root: Path, metadata: Any = None) -> list[Utterance]:
+def _unnamed(root: Path, metadata: Any = None) -> NoReturn:
     raise UserError(f"EmoBox has many data sets: name one, as --corpus emobox:ravdess ({root})")
 
 
@@ -287,5 +287,6 @@ BLANK: Mapping[str, Any] = {
     "language": "any",
     "options": OPTIONS,
     "named": named,
+    "folds": lambda asked, root, **_: _unnamed(root),
 }
 register(Corpus(**BLANK))

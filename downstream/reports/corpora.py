@@ -30,8 +30,8 @@ hours are those published, not those of your copy: for that there is `emopeft ch
 
 
 def protocols_of(corpus: Corpus) -> list[Protocol]:
-    """The shipped protocols on one corpus alone: its default first, then by name."""
-    found = [p for p in list_protocols() if p.corpora == (corpus.name,)]
+    """The shipped protocols that one corpus alone can take: its default first, then by name."""
+    found = [p for p in list_protocols() if p.corpora in ((corpus.name,), (corpus.like,))]
     return sorted(found, key=lambda p: (p.name != corpus.protocol, p.name))
 
 
@@ -59,7 +59,7 @@ def _number(value: float | None) -> str:
 def _ratings(corpus: Corpus) -> str:
     """The ratings, and "votes" where a protocol of the corpus learns them."""
     letters = {"valence": "V", "arousal": "A", "dominance": "D"}
-    voted = any("emotion-soft" in p.tasks for p in protocols_of(corpus))
+    voted = any("emotion-soft" in p.tasks for p in protocols_of(corpus) if not corpus.like)
     return " ".join([*(letters.get(name, name) for name in corpus.scales), *["votes"] * voted])
 
 
@@ -109,6 +109,7 @@ def facts(corpus: Corpus) -> list[tuple[str, str]]:
         ("from", corpus.homepage),
         ("layout", corpus.folder),
         ("options", options),
+        ("folds of its own", f"{corpus.protocol}-…, made from its metadata" * bool(corpus.folds)),
         ("reference", corpus.citation),
     ]
     return [(what, text) for what, text in rows if text]
