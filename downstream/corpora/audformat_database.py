@@ -189,7 +189,7 @@ def read(root: Path, tables: Any = None, columns: Any = None, scale: Any = None)
                 )
             from_table[file] = table
             values = {**known.get(file, {}), **row}
-            values = {**who.get(str(plain(values.get(speaker))), {}), **values}
+            values = {**who.get(str(plain(values.get(speaker or ""))), {}), **values}
             cells_of[file] = {"split": split, **cells(names, values), "path": file}
     files = sorted(cells_of)
     rows = (
@@ -232,7 +232,8 @@ def _joined(
     database: Database, tables: Sequence[str], names: Mapping[str, str], chosen: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """File -> the wanted columns that the chosen tables do not have, from the first that does."""
-    wanted = set(names.values()) - set.intersection(*(set(database.columns(t)) for t in chosen))
+    everywhere = set.intersection(*[set(database.columns(t)) for t in chosen])
+    wanted = set(names.values()) - everywhere
     joined: dict[str, dict[str, Any]] = {}
     for table in tables:
         if found := wanted & set(database.columns(table)):

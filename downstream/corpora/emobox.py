@@ -64,7 +64,8 @@ logger = logging.getLogger(__name__)
 EMOBOX = "EMOPEFT_EMOBOX_METADATA"
 CITATION = (
     "Z. Ma, M. Chen, H. Zhang, Z. Zheng, W. Chen, X. Li, J. Ye, X. Chen and T. Hain (2024), "
-    "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and Benchmark, Interspeech"
+    "EmoBox: Multilingual Multi-corpus Speech Emotion Recognition Toolkit and Benchmark, "
+    "Interspeech"
 )
 OPTIONS = {
     "metadata": f"EmoBox's checkout, or its folder data, when not in the tree (or set {EMOBOX})"

@@ -179,10 +179,12 @@ def _row(content: str, words: Mapping[str, str]) -> dict[str, str] | str:
         return f"not valid JSON ({error})"
     if not isinstance(data, dict):
         return "not a JSON object"
-    row = {field: data.get(field) for field in ("key", "wav", "emo")}
-    for field, value in row.items():
+    row: dict[str, str] = {}
+    for field in ("key", "wav", "emo"):
+        value = data.get(field)
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
             return f"key '{field}' must be a text, not {value!r:.60}"
+        row[field] = value
     if data.get("start_time") is not None:
         return "the clip is a part of a longer recording (start_time): cut it out first"
     if row["emo"] not in words:

@@ -9,10 +9,10 @@ Any of the three ways in which they lie there:
 - as an audiofolder: audio files and a ``metadata.csv`` or ``.jsonl`` with the column
   ``file_name``, for all or in a folder for each split.
 
-The columns are the manifest's, by their own names or as the option ``columns`` says (`manifest_rows`):
-``emotion`` is the label, ``gender`` the sex, and the ``path`` is the one column of audio, or
-``audio``. A ClassLabel is its name, and -1 none. An id is the file's name without its ending, or its
-path where several share it; SPLIT-ROW where the audio has no name.
+The columns are the manifest's, by their own names or as the option ``columns`` says
+(`manifest_rows`): ``emotion`` is the label, ``gender`` the sex, and the ``path`` is the one
+column of audio, or ``audio``. A ClassLabel is its name, and -1 none. An id is the file's name
+without its ending, or its path where several share it; SPLIT-ROW where the audio has no name.
 
 Audio that lies within the tables is written out, once, as it is (nothing is decoded): to the folder
 of the option ``files``, by default ``audio`` in the cache ($EMOPEFT_CACHE), each file called by
@@ -215,10 +215,8 @@ def _described(features: Mapping[str, Any]) -> dict[str, Any]:
 
 def split_in(path: str) -> str | None:
     """The split that a path names, the last of several: "train", "test_other"."""
-    last = None
-    for last in SPLIT.finditer(path.lower()):
-        pass
-    return last[1] + (last[2] or "") if last else None
+    found = list(SPLIT.finditer(path.lower()))
+    return found[-1][1] + (found[-1][2] or "") if found else None
 
 
 def _audiofolder(path: Path, root: Path) -> Part:

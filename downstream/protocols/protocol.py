@@ -204,7 +204,7 @@ class Protocol:
 
     def on(self, corpus: str) -> Protocol:
         """The protocol of one corpus on another that is like it."""
-        labels = {corpus: names for names in self.labels.values()}
+        labels = {corpus: next(iter(self.labels.values()))} if self.labels else {}
         return dataclasses.replace(self, corpora=(corpus,), labels=labels)
 
     def labelling(

@@ -1,4 +1,4 @@
-"""Databases, data sets and folders of others: the demo corpus in each of them is the demo corpus."""
+"""Databases, data sets and folders of others: the demo corpus in each of them is the demo's."""
 
 from __future__ import annotations
 
@@ -80,10 +80,11 @@ def make_datasets(demo: Path, root: Path, how: str) -> Path:
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
     for u in clips(demo):
         part = {"1": "test", "2": "validation"}.get(u.session or "", "train")
+        audio = {"bytes": u.path.read_bytes(), "path": u.path.name}
         splits[part].append(
-            {"audio": {"bytes": u.path.read_bytes(), "path": u.path.name}, "emotion": names.index(str(u.emotion)),
-             "speaker_id": u.speaker, "gender": u.sex, "session": int(u.session or 0),
-             "valence": u.ratings["valence"], "activation": u.ratings["arousal"]}
+            {"audio": audio, "emotion": names.index(str(u.emotion)), "speaker_id": u.speaker,
+             "gender": u.sex, "session": int(u.session or 0), "valence": u.ratings["valence"],
+             "activation": u.ratings["arousal"]}
         )  # fmt: skip
     kinds = {"audio": datasets.Audio(decode=False), "emotion": datasets.ClassLabel(names=names)}
     made = {name: casted(rows, **kinds) for name, rows in splits.items()}
