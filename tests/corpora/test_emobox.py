@@ -233,6 +233,12 @@ def test_files_of_one_name(tmp_path):
     (root / "a/train/dia0.wav").rename(root / "a/dia0.wav")  # whose is it?
     with pytest.raises(TreeError, match="2 problems"):
         found()
+    # One file cannot be two clips, though it may be either.
+    both = [line("n", f"{side}/wav/d.wav", "joy", key=f"n-{side}") for side in "ab"]
+    metadata(tmp_path / "data", "n", {"1": {"train": both[:1], "test": both[1:]}}, {"joy": "Happy"})
+    touch_all(tmp_path / "one", ["wav/d.wav"])
+    with pytest.raises(TreeError, match="n-a: wav/d.wav is another's, too"):
+        CORPORA["emobox:n"].load(tmp_path / "one", metadata=str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize(
