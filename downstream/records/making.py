@@ -138,7 +138,8 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
         *("fold", "seed", "status", "reason", "created", "metrics", "stages", "seconds"),
         *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
     )
-    return {name: facts[name] for name in (*names, *(["probe"] if "probe" in facts else []))}
+    some = (name for name in ("probe", "clips") if name in facts)
+    return {name: facts[name] for name in (*names, *some)}
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:

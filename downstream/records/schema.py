@@ -140,6 +140,20 @@ class Utterances(Strict):
     tests: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
+class ClipFacts(Strict):
+    """How longer clips were taken (the recipe's section ``clips``), where not whole.
+
+    Attributes:
+        seconds: of a crop or segment; a longer clip was cut. starts: where training crops began.
+        cut: how many examples of each side of the fold were longer.
+    """
+
+    mode: Literal["crop", "segments"]
+    seconds: Annotated[float, Field(ge=0.1, le=86_400)]
+    starts: Annotated[int, Field(ge=1, le=1000)]
+    cut: Utterances
+
+
 class FoldFacts(Strict):
     """fold.json: every fact about one trained fold and seed; see docs/records.md for the file.
 
@@ -155,6 +169,7 @@ class FoldFacts(Strict):
             was computed, maybe by an earlier run; null without one.
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
+        clips: how longer clips were taken; not there where they were taken whole.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -190,6 +205,7 @@ class FoldFacts(Strict):
     utterances: Utterances
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
+    clips: ClipFacts | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -216,4 +232,5 @@ class FoldFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        return data if self.probe is not None else without(data, "probe")
+        absent = [name for name in ("probe", "clips") if data[name] is None]
+        return without(data, *absent)
