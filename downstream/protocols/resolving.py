@@ -11,7 +11,7 @@ from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.protocols.fields import HashRule
 from emopeft.downstream.protocols.parting import Sides, key_of, left_out, parted, sides_of
 from emopeft.downstream.protocols.protocol import FoldSpec, Protocol
-from emopeft.downstream.protocols.rules import folds_by, some, named_test
+from emopeft.downstream.protocols.rules import folds_by, named_test, some
 from emopeft.errors import UserError
 
 
