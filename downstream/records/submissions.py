@@ -89,6 +89,7 @@ def msp_podcast(task: Task) -> list[File]:
             files.append(File("classes", ("FileName", "EmoClass"), letter))
     places = [_rating(columns, rating) for rating in ATTRIBUTES.values()]
     if all(places):
+        _check_scale(task.describe())
 
         def ratings(values: Values) -> list[str]:
             return [repr(min(max(SCALE[0], float(values[place])), SCALE[1])) for place in places]
@@ -101,6 +102,18 @@ def msp_podcast(task: Task) -> list[File]:
             "the key 'submission' out of the protocol, or choose another task"
         )
     return files
+
+
+def _check_scale(description: Mapping[str, Any]) -> None:
+    """That the ratings are in the corpus' own units."""
+    for part in description.get("parts", [description]):
+        for row in part.get("dimensions", ()):
+            if row["name"] in ATTRIBUTES.values() and (row["low"], row["high"]) != SCALE:
+                raise UserError(
+                    "the protocol's submission format msp-podcast takes ratings on the scale from 1"
+                    f" to 7, and that of {row['name']} is {row['low']:g} to {row['high']:g}; leave "
+                    "the key 'submission' out of the protocol"
+                )
 
 
 def _rating(columns: Mapping[str, Any], rating: str) -> str:

@@ -62,8 +62,8 @@ def evaluate(
         before = {}
         if recorded is not None and recorded.finished:
             before = by_test([*recorded.tests, *recorded.unscored])
-        fold = plan.fold(config["fold"])
-        for name, examples in {**fold.tests, **fold.unscored}.items():
+        planned = plan.fold(config["fold"])
+        for name, examples in {**planned.tests, **planned.unscored}.items():
             table = _test(plan, model, numerics, examples, f"{folder.name} {name}")
             rows = {row.id: row.values for row in before.get(name, [])}
             results.append(
@@ -73,7 +73,7 @@ def evaluate(
                     "test": name,
                     "task": plan.task,
                     "clips": len(examples),
-                    "metrics": plan.task.measure(table) if name in fold.tests else None,
+                    "metrics": plan.task.measure(table) if name in planned.tests else None,
                     "difference": _difference(plan, examples, table, rows),
                 }
             )
