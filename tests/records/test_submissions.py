@@ -53,7 +53,7 @@ def test_two_tracks_of_two_tasks():
         (
             "msp-podcast",
             DimensionalTask({"arousal": (1.0, 7.0)}),
-            "task dimensional predicts other",
+            "dimensional predicts other",
         ),
         ("msp-podcast", DimensionalTask(dict.fromkeys(THREE, (1.0, 5.0))), "from 1 to 7"),
         ("msp-podcasts", EmotionTask(EIGHT), "did you mean msp-podcast"),
