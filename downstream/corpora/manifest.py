@@ -37,9 +37,9 @@ split       no       the side of a split of your own: train, dev or test, in any
 =========== ======== ==========================================================================
 
 There must be a label, a rating or votes; a row without any takes no part, unless it stands in a
-test that the protocol has unscored. The nominal ends of a
-rating's scale stand in no column: they are the option ``scale``, for example
-``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings beyond it are kept as they are.
+test that the protocol has unscored. The nominal ends of a rating's scale stand in no column: they
+are the option ``scale``, for example ``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings
+beyond it are kept as they are.
 
 Values may be left empty (or be null) in columns that are not required; columns may stand in any
 order; empty lines are passed over. Every mistake is listed with its line and column. A row of the

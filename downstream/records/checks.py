@@ -16,7 +16,7 @@ from typing import Any
 from emopeft.downstream.data.fold import CLEAN
 from emopeft.downstream.data.plan import UNSCORED, Plan, PlanRow, fold_audio_hash_of, fold_hash_of
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
-from emopeft.downstream.records.schema import FoldFacts
+from emopeft.downstream.records.schema import FoldFacts, Utterances
 from emopeft.downstream.records.values import without_nan
 from emopeft.downstream.tasks.base import Task
 
@@ -121,12 +121,22 @@ def _plan_problems(result: FoldResult) -> list[str]:
     blind = (row for row in result.examples if row.part == UNSCORED)
     if known := next((row for row in blind if not all(map(math.isnan, row.target))), None):
         problems.append(f"the unscored test {known.set[:60]!r} has a target ('{known.id[:60]}')")
+    if facts.clips is not None and not _fewer(facts.clips.cut, counts):
+        problems.append("clips.cut counts other examples than 'utterances' does, or more")
     return problems
 
 
 def _sizes(rows: Sequence[PlanRow], part: str) -> dict[str, int]:
     """How many rows each set of a part has."""
     return dict(Counter(row.set for row in rows if row.part == part))
+
+
+def _fewer(some: Utterances, whole: Utterances) -> bool:
+    """Whether no side of a fold has more in the first count than in the second."""
+    tests = some.tests.keys() == whole.tests.keys() and all(
+        number <= whole.tests[name] for name, number in some.tests.items()
+    )
+    return tests and some.train <= whole.train and some.dev <= whole.dev
 
 
 def _rows_problems(
@@ -253,6 +263,9 @@ def identity_problems(facts: FoldFacts) -> list[str]:
     starts = isinstance(head, dict) and head.get("init") == "probe"
     if facts.status == "finished" and starts != (facts.probe is not None):
         problems.append("'probe' must be there exactly where identity.head.init is probe")
+    clips = None if facts.clips is None else facts.clips.model_dump(exclude={"cut"})
+    if identity.get("clips") != clips:
+        problems.append("identity.clips is not that of the facts beside it")
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems

@@ -19,6 +19,7 @@ from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
+from emopeft.downstream.records.schema import OPTIONAL
 from emopeft.downstream.records.together import by_speaker, pooled
 from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
@@ -145,7 +146,7 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
         *("fold", "seed", "status", "reason", "created", "metrics", "stages", "seconds"),
         *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
     )
-    some = (name for name in ("probe", "unscored") if name in facts)
+    some = (name for name in OPTIONAL if name in facts)
     return {name: facts[name] for name in (*names, *some)}
 
 

@@ -140,7 +140,22 @@ class Utterances(Strict):
     tests: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
+class ClipFacts(Strict):
+    """How longer clips were taken (the recipe's section ``clips``), where not whole.
+
+    Attributes:
+        seconds: of a crop or segment; a longer clip was cut. starts: where training crops began.
+        cut: how many examples of each side of the fold were longer.
+    """
+
+    mode: Literal["crop", "segments"]
+    seconds: Annotated[float, Field(ge=0.1, le=86_400)]
+    starts: Annotated[int, Field(ge=1, le=1000)]
+    cut: Utterances
+
+
 Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
+OPTIONAL = ("probe", "clips", "unscored")  # not there in a fold that has no such thing
 
 
 class FoldFacts(Strict):
@@ -158,6 +173,7 @@ class FoldFacts(Strict):
             was computed, maybe by an earlier run; null without one.
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
+        clips: how longer clips were taken; not there where they were taken whole.
         unscored: how many examples each test holds that is predicted and not measured; not there
             where the fold has none.
     """
@@ -195,6 +211,7 @@ class FoldFacts(Strict):
     utterances: Utterances
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
+    clips: ClipFacts | None = None
     unscored: Unscored | None = None
 
     @model_validator(mode="after")
@@ -224,5 +241,4 @@ class FoldFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        absent = [name for name in ("probe", "unscored") if data[name] is None]
-        return without(data, *absent)
+        return without(data, *(name for name in OPTIONAL if data[name] is None))

@@ -40,6 +40,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         if fold["status"] == "failed":
             name = f"fold {plain(fold['fold'])}, seed {fold['seed']}"
             lines.append(f"{name} failed: {plain(fold['reason'], 500)}")
+    lines += _clips(record)
     lines += [plain(f"warning: {warning}", 500) for warning in record["plan"]["warnings"]]
     lines.append(_cost(record))
     lines.append(f"record: {out / record['name'] / 'result.json'}")
@@ -73,13 +74,23 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 
 def method_name(record: Mapping[str, Any]) -> str:
-    """The canonical spelling, what the user asked for where it names a paper's preset, and where
-    its head started."""
-    method, head = record["method"], (record.get("identity") or {}).get("head")
+    """The canonical spelling, what the user asked for where it names a paper's preset, where its
+    head started, and how long clips were taken."""
+    identity = record.get("identity") or {}
+    method, head, clips = record["method"], identity.get("head"), identity.get("clips")
     spelling = method["asked"]
     name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
     from_probe = isinstance(head, dict) and head.get("init") == "probe"
-    return f"{name}, from the probe" if from_probe else name
+    name += ", from the probe" if from_probe else ""
+    return f"{name}, {clip_length(clips)}" if isinstance(clips, dict) else name
+
+
+def clip_length(clips: Mapping[str, Any]) -> str:
+    """``first 12 s``, ``6 s crops``, ``4 s segments``."""
+    seconds = f"{float(clips['seconds']):g} s"
+    if clips["mode"] == "segments":
+        return f"{seconds} segments"
+    return f"first {seconds}" if clips["starts"] == 1 else f"{seconds} crops"
 
 
 def value(metric: Metric, number: float | None) -> str:
@@ -152,6 +163,25 @@ def _speakers(record: Mapping[str, Any], task: Task, test: str) -> list[str]:
         f"per speaker: {metric.title} {metric.show(statistics.fmean(numbers))} ± "
         f"{metric.show(statistics.stdev(numbers))}, {lowest} to {highest}, {len(numbers)} speakers"
         + (f" ({without} more have none)" if without else "")
+    ]
+
+
+def _clips(record: Mapping[str, Any]) -> list[str]:
+    """How many clips were not taken whole, of the fold with the most."""
+    cut = [(f["clips"], f["utterances"]) for f in record["folds"] if f.get("clips")]
+    if not cut:
+        return []
+
+    def share(side: str) -> str:
+        pairs = [(clips["cut"][side], all_[side]) for clips, all_ in cut]
+        if side == "tests":
+            pairs = [(sum(some.values()), sum(whole.values())) for some, whole in pairs]
+        return "{} of {}".format(*max(pairs))
+
+    clips = cut[0][0]
+    return [
+        f"longer than {clips['seconds']:g} s ({clip_length(clips)} taken), of the fold with the "
+        f"most: {share('train')} training clips, {share('dev')} of dev, {share('tests')} tested"
     ]
 
 

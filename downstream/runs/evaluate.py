@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build, flatten, read_yaml
@@ -64,7 +65,8 @@ def evaluate(
             before = by_test([*recorded.tests, *recorded.unscored])
         planned = plan.fold(config["fold"])
         for name, examples in {**planned.tests, **planned.unscored}.items():
-            table = _test(plan, model, numerics, examples, f"{folder.name} {name}")
+            clips = ClipKeys(**config["clips"])
+            table = _test(plan, model, numerics, clips, examples, f"{folder.name} {name}")
             rows = {row.id: row.values for row in before.get(name, [])}
             results.append(
                 {
@@ -89,11 +91,18 @@ def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
 
 
 def _test(
-    plan: Plan, model: AdaptedModel, numerics: Numerics, examples: tuple[Example, ...], label: str
+    plan: Plan,
+    model: AdaptedModel,
+    numerics: Numerics,
+    clips: ClipKeys,
+    examples: tuple[Example, ...],
+    label: str,
 ) -> dict[str, list[Any]]:
     numerics.apply()
     outputs = [
-        outputs_of_clip(model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics)
+        outputs_of_clip(
+            model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics, clips
+        )
         for e in tqdm(examples, desc=label, unit="clip", disable=None, leave=False)
     ]
     targets = torch.tensor([plan.target(e) for e in examples])

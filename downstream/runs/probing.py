@@ -50,6 +50,7 @@ def train_folds(
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
                 sampling_chances(task, keys, session.examples.targets[train]),
+                [session.examples.ways[i] for i in train],
             )
         )  # fmt: skip
     # Every process computes the same; the first one writes.
