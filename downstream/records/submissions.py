@@ -63,7 +63,7 @@ def files_of(submission: str | None, task: Task) -> list[File]:
 # The corpus' letters (EmoClass of labels_consensus.csv) of our words.
 LETTERS = {
     "angry": "A", "sad": "S", "happy": "H", "surprised": "U", "fearful": "F", "disgusted": "D",
-    "contemptuous": "C", "contempt": "C", "neutral": "N",
+    "contempt": "C", "neutral": "N",
 }  # fmt: skip
 SCALE = (1.0, 7.0)
 ATTRIBUTES = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}

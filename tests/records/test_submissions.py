@@ -12,7 +12,7 @@ from emopeft.downstream.tasks.joint import JointTask
 from emopeft.errors import UserError
 
 EIGHT = (
-    "angry", "sad", "happy", "surprised", "fearful", "disgusted", "contemptuous", "neutral"
+    "angry", "sad", "happy", "surprised", "fearful", "disgusted", "contempt", "neutral"
 )  # fmt: skip
 THREE = dict.fromkeys(("valence", "arousal", "dominance"), (1.0, 7.0))
 
