@@ -233,8 +233,8 @@ def _check_use(
     idle = [u.id for u in utterances if not (u.emotion or u.ratings or u.votes)]
     if idle:
         logger.warning(
-            "%d rows of %s have neither a label nor a rating nor a vote and take no part other than "
-            "in unscored tests, for example %s", len(idle), file, printable(idle[0]),
+            "%d rows of %s have neither a label nor a rating nor a vote and take no part other "
+            "than in unscored tests, for example %s", len(idle), file, printable(idle[0]),
         )  # fmt: skip
     rated = {name for u in utterances for name in u.ratings}
     if scales and not rated:
