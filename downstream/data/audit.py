@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.data.rows import PARTS, PlanRow
+from emopeft.downstream.data.rows import PARTS, UNSCORED, PlanRow
 from emopeft.downstream.protocols.rules import some
 
 PAIRS = (("test", "train"), ("test", "dev"), ("dev", "train"))
@@ -24,7 +24,7 @@ def audit_rows(
 
     Test never shares a speaker or a recording with train or dev; dev shares speakers with train
     only where that is declared, and a recording only where the corpus itself is known to hold it
-    twice. A speaker who is not known may be anyone.
+    twice. A speaker who is not known may be anyone. An unscored test is a test.
 
     Args:
         folds: fold name -> its rows, as `Plan.rows` or `read_rows` give them.
@@ -68,11 +68,12 @@ def _report(rows: Sequence[PlanRow]) -> dict[str, Any]:
     members: dict[str, dict[str, PlanRow]] = {part: {} for part in PARTS}
     tested: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        names = sets[row.part].setdefault(row.set, set())
+        part = "test" if row.part == UNSCORED else row.part
+        names = sets[part].setdefault(row.set, set())
         if row.speaker:
             names.add(row.speaker)
-        members[row.part].setdefault(row.id, row)
-        if row.part == "test":
+        members[part].setdefault(row.id, row)
+        if part == "test":
             tested[row.set].add(row.id)
     everyone = {part: set().union(*sets[part].values()) for part in PARTS}
     heard: dict[str, dict[str, list[str]]] = {part: defaultdict(list) for part in PARTS}

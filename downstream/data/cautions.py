@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from emopeft.downstream.data.rows import UNSCORED
 from emopeft.downstream.protocols.protocol import Protocol
 from emopeft.downstream.protocols.rules import some
 
@@ -21,11 +22,15 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
     classes = task.classes
     few: dict[str, list[str]] = {}
     strangers: set[str] = set()
+    labelled: dict[str, set[str]] = {}
     for fold in folds:
         for part, name, examples in fold.parts():
             speakers = {e.utterance.speaker_uid for e in examples}
             strangers |= {e.uid for e in examples if not e.utterance.speaker}
-            if part == "train":
+            if part == UNSCORED:
+                found = {e.uid for e in examples if task.target(e.utterance) is not None}
+                labelled.setdefault(name, set()).update(found)
+            if part in ("train", UNSCORED):
                 continue
             where = part if name in ("train", "test") else f"{part} '{name}'"
             if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
@@ -41,6 +46,12 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
             f"the {where} part of fold{'s' * (len(names) > 1)} {some(names, 12)} has one speaker: "
             "what is measured there may be true of that voice only"
         )
+    for name, found in labelled.items():
+        if found:
+            yield (
+                f"{len(found)} utterances of the test '{name}' have a target in this corpus: the "
+                "protocol has the test unscored, and none of them is used"
+            )
     if strangers:
         yield (
             f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "

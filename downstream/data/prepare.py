@@ -12,6 +12,7 @@ from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utteranc
 from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol
 from emopeft.downstream.tasks.base import make_task, task_classes
 from emopeft.downstream.tasks.keys import Settings
@@ -112,7 +113,7 @@ def prepare(recipe: Recipe) -> Data:
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
-        make_task(recipe.task, protocol, utterances, settings),
+        make_task(recipe.task, protocol, parted(protocol, utterances)[0], settings),
         utterances,
         allow_incomplete=recipe.corpus.allow_incomplete,
     )

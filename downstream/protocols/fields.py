@@ -134,7 +134,8 @@ class GroupRule(Strict):
 
     Speakers (or sessions) get a fold each while there are at most ``one_each_up_to``; more of
     them are grouped into ``folds`` groups of about equal numbers of them, of each class and of
-    utterances. At least 3 of each: train, dev and test.
+    utterances. At least 3 of each: train, dev and test. A split makes one fold; what it calls
+    test1, test-phone and the like are tests of their own, by these names in small letters.
     """
 
     by: Literal["speaker", "session", "split"]

@@ -228,7 +228,8 @@ def _manifest() -> Iterator[dict[str, Any]]:
         )
     text = (
         "One fold from the manifest's column 'split': train, dev (also validation, development) "
-        "and test (evaluation is test where there is no test, else dev)."
+        "and test (evaluation is test where there is no test, else dev); test1, test-phone and the "
+        "like are tests of their own."
     )
     yield _rule(
         "manifest-split", f"{text} Speakers apart. Classes: the labels present.", {"by": "split"}

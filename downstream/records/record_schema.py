@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
 from emopeft.downstream.records.schema import (
+    OPTIONAL,
     ClipFacts,
     CodeFacts,
     DeviceFacts,
@@ -17,6 +18,7 @@ from emopeft.downstream.records.schema import (
     Peak,
     PhaseSeconds,
     RecipeFacts,
+    Unscored,
     UpstreamFacts,
     Utterances,
 )
@@ -56,6 +58,7 @@ class FoldEntry(Strict):
     utterances: Utterances
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
+    unscored: Unscored | None = None
 
 
 class Missing(Strict):
@@ -153,8 +156,7 @@ class RecordFacts(Strict):
         """As result.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
         data["folds"] = [
-            without(e, *(name for name in ("probe", "clips") if e[name] is None))
-            for e in data["folds"]
+            without(e, *(name for name in OPTIONAL if e[name] is None)) for e in data["folds"]
         ]
         if self.cost.probe_seconds is None:
             data["cost"] = without(data["cost"], "probe_seconds")

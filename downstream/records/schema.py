@@ -154,6 +154,10 @@ class ClipFacts(Strict):
     cut: Utterances
 
 
+Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
+OPTIONAL = ("probe", "clips", "unscored")  # not there in a fold that has no such thing
+
+
 class FoldFacts(Strict):
     """fold.json: every fact about one trained fold and seed; see docs/records.md for the file.
 
@@ -170,6 +174,8 @@ class FoldFacts(Strict):
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
         clips: how longer clips were taken; not there where they were taken whole.
+        unscored: how many examples each test holds that is predicted and not measured; not there
+            where the fold has none.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -206,6 +212,7 @@ class FoldFacts(Strict):
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
+    unscored: Unscored | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -213,6 +220,8 @@ class FoldFacts(Strict):
             raise ValueError(f"'fold' is {self.fold[:60]!r}, which 'plan.folds' does not hold")
         if self.seed not in self.seeds:
             raise ValueError(f"'seed' is {self.seed}, which 'seeds' does not hold")
+        if measured := sorted(set(self.unscored or ()) & set(self.plan.tests)):
+            raise ValueError(f"'unscored' holds {measured[0][:60]!r}, which is one of 'plan.tests'")
         numbers = self.parameters
         if numbers.method + numbers.head != numbers.trainable or numbers.trainable > numbers.total:
             raise ValueError("'parameters': method + head must be trainable, at most total")
@@ -232,5 +241,4 @@ class FoldFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        absent = [name for name in ("probe", "clips") if data[name] is None]
-        return without(data, *absent)
+        return without(data, *(name for name in OPTIONAL if data[name] is None))
