@@ -140,6 +140,9 @@ class Utterances(Strict):
     tests: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
+Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
+
+
 class FoldFacts(Strict):
     """fold.json: every fact about one trained fold and seed; see docs/records.md for the file.
 
@@ -155,6 +158,8 @@ class FoldFacts(Strict):
             was computed, maybe by an earlier run; null without one.
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
+        unscored: how many examples each test holds that is predicted and not measured; not there
+            where the fold has none.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -190,6 +195,7 @@ class FoldFacts(Strict):
     utterances: Utterances
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
+    unscored: Unscored | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -197,6 +203,8 @@ class FoldFacts(Strict):
             raise ValueError(f"'fold' is {self.fold[:60]!r}, which 'plan.folds' does not hold")
         if self.seed not in self.seeds:
             raise ValueError(f"'seed' is {self.seed}, which 'seeds' does not hold")
+        if measured := sorted(set(self.unscored or ()) & set(self.plan.tests)):
+            raise ValueError(f"'unscored' holds {measured[0][:60]!r}, which is one of 'plan.tests'")
         numbers = self.parameters
         if numbers.method + numbers.head != numbers.trainable or numbers.trainable > numbers.total:
             raise ValueError("'parameters': method + head must be trainable, at most total")
@@ -216,4 +224,5 @@ class FoldFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        return data if self.probe is not None else without(data, "probe")
+        absent = [name for name in ("probe", "unscored") if data[name] is None]
+        return without(data, *absent)

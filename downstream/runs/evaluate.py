@@ -34,9 +34,9 @@ def evaluate(
     """Test each trained fold, of every seed, again from its checkpoint.
 
     Returns:
-        per fold, seed and named test: "fold", "seed", "test", "clips", "metrics", "task", and
-        "difference": the largest change of a score against predictions.csv, None where nothing
-        was recorded.
+        per fold, seed and named test: "fold", "seed", "test", "clips", "metrics" (None of an
+        unscored test), "task", and "difference": the largest change of a score against
+        predictions.csv or unscored.csv, None where nothing was recorded.
 
     Raises:
         UserError: no trained fold, or a corpus with other folds or other audio.
@@ -59,8 +59,11 @@ def evaluate(
                 "same names; give the corpus it was trained on with --data"
             )
         numerics = Numerics.of(config["numerics"])
-        before = {} if recorded is None or not recorded.finished else by_test(recorded.tests)
-        for name, examples in plan.fold(config["fold"]).tests.items():
+        before = {}
+        if recorded is not None and recorded.finished:
+            before = by_test([*recorded.tests, *recorded.unscored])
+        planned = plan.fold(config["fold"])
+        for name, examples in {**planned.tests, **planned.unscored}.items():
             table = _test(plan, model, numerics, examples, f"{folder.name} {name}")
             rows = {row.id: row.values for row in before.get(name, [])}
             results.append(
@@ -70,7 +73,7 @@ def evaluate(
                     "test": name,
                     "task": plan.task,
                     "clips": len(examples),
-                    "metrics": plan.task.measure(table),
+                    "metrics": plan.task.measure(table) if name in planned.tests else None,
                     "difference": _difference(plan, examples, table, rows),
                 }
             )

@@ -22,6 +22,7 @@ from emopeft.downstream.data.recipe import Recipe, parse_method
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.records.submissions import files_of
 from emopeft.downstream.runs.identity import claim, folder_of, identity_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
@@ -109,6 +110,7 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     for warning in plan.warnings:
         logger.warning("%s", warning)
     _check_start(recipe, plan)
+    files_of(plan.protocol.submission, plan.task)
     if recipe.train.select is not None:
         plan.task.metric(recipe.train.select)
     numerics = numerics_of(recipe)

@@ -21,6 +21,7 @@ from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
+from emopeft.downstream.runs.unscored import unscored_rows, write_submissions
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.tasks.base import rows_of
 from emopeft.numerics import peak_memory
@@ -40,7 +41,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     dev = _table(session, last.dev, outcome.dev)
     tested = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
     developed = _rows(work, DEV, last.dev, dev)
-    diverged = not_finite(tested, session.task) or not_finite(developed, session.task)
+    unscored = unscored_rows(session, work, outcome)
+    diverged = not_finite([*tested, *developed, *unscored], session.task)
     if diverged:
         write_failed(session, work, diverged, share)
         return
@@ -56,7 +58,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     if outcome.probe is not None:
         facts["probe"] = _probe(session, outcome.probe)
     write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
-    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed)
+    write_submissions(session, work, unscored)
+    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed, unscored)
     work.clear()
 
 
@@ -146,6 +149,7 @@ def _facts(
             "dev": sum(len(s.dev) for s in fold.stages),
             "tests": {name: len(examples) for name, examples in fold.tests.items()},
         },
+        "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
     }
 
 
