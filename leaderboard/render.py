@@ -122,7 +122,11 @@ def _caption(table: Table, escape: Escape) -> list[str]:
 def _heading(table: Table, escape: Escape) -> str:
     plan = table.plan
     test = f", test {test_name(plan, table.test)}" if len(plan["tests"]) > 1 else ""
-    return escape(f"{plan['protocol']}, version {plan['version']}{test} (hash {plan['hash'][:12]})")
+    leaking = table.rows[0].data["audit"].get("leaking")
+    mark = f" LEAKS: {len(leaking)} test speakers are trained on" if leaking else ""
+    return escape(
+        f"{plan['protocol']}, version {plan['version']}{test} (hash {plan['hash'][:12]}){mark}"
+    )
 
 
 def there(row: Row) -> str:

@@ -11,6 +11,7 @@ from emopeft.downstream.data.rows import PARTS, UNSCORED, PlanRow
 from emopeft.downstream.protocols.rules import some
 
 PAIRS = (("test", "train"), ("test", "dev"), ("dev", "train"))
+TESTED = ("test_train", "test_dev")
 
 
 def audit_rows(
@@ -22,20 +23,24 @@ def audit_rows(
 ) -> dict[str, Any]:
     """Audit folds over all their stages and tests.
 
-    Test never shares a speaker or a recording with train or dev; dev shares speakers with train
-    only where that is declared, and a recording only where the corpus itself is known to hold it
-    twice. A speaker who is not known may be anyone. An unscored test is a test.
+    Test shares a speaker or a recording with train or dev only where that is declared of test; dev
+    shares speakers with train only where that is declared, and a recording only where the corpus
+    itself is known to hold it twice. No utterance stands on two sides, ever. A speaker who is not
+    known may be anyone. An unscored test is a test.
 
     Args:
         folds: fold name -> its rows, as `Plan.rows` or `read_rows` give them.
-        declared: ("dev",) where dev may share speakers with train.
+        declared: the parts that may share speakers with train, "dev" and "test" (which may then
+            share recordings, too).
         unknown_speakers: whether utterances without a speaker are allowed.
         duplicates: groups of corpus/id that hold the same recording, as published.
 
     Returns:
         plain data for the record: ``declared``; ``unknown_allowed``; ``unknown``, how many
         utterances have no known speaker; ``leaks``, the findings that forbid a run, one sentence
-        each; ``clean``: whether there are none, None where that cannot be known; and per fold
+        each; ``leaking``, only where "test" is declared: the speakers of a test who are trained on
+        or chosen by, over all folds; ``clean``: whether there are neither, None where that cannot
+        be known; and per fold
         ``speakers`` (how many, per part and set), ``unknown_speakers`` (utterances per part),
         ``shared_speakers`` and ``shared_audio`` (per pair of parts; audio as [id, id]),
         ``utterances`` that stand in two parts, and ``test_overlaps`` (utterances per pair of
@@ -50,15 +55,19 @@ def audit_rows(
     strangers: set[str] = set()
     for name, rows in folds.items():
         reports[name] = _report(rows)
-        leaks += _leaks(name, reports[name], "dev" in declared, unknown_speakers, twins)
+        leaks += _leaks(name, reports[name], declared, unknown_speakers, twins)
         strangers |= {row.id for row in rows if not row.speaker}
-    clean = None if strangers and not leaks else not leaks
+    shared = [r["shared_speakers"][pair] for r in reports.values() for pair in TESTED]
+    leaking = {"leaking": sorted(set().union(*shared))} if "test" in declared else {}
+    found = bool(leaks or any(leaking.values()))
+    clean = None if strangers and not found else not found
     return {
         "declared": list(declared),
         "unknown_allowed": unknown_speakers,
         "unknown": len(strangers),
         "clean": clean,
         "leaks": leaks,
+        **leaking,
         "folds": reports,
     }
 
@@ -117,22 +126,21 @@ def _pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
 def _leaks(
     name: str,
     report: Mapping[str, Any],
-    dev_declared: bool,
+    declared: Sequence[str],
     unknown_allowed: bool,
     twins: Mapping[str, set[str]],
 ) -> list[str]:
     leaks = []
     for a, b in PAIRS:
-        declared = dev_declared and (a, b) == ("dev", "train")
         speakers = report["shared_speakers"][f"{a}_{b}"]
-        if speakers and not declared:
+        if speakers and a not in declared:
             leaks.append(f"fold {name}: speaker {some(speakers)} is in {a} and in {b}")
         audio = [
             f"{one} = {other}"
             for one, other in report["shared_audio"][f"{a}_{b}"]
             if a == "test" or other not in twins.get(one, ())
         ]
-        if audio:
+        if audio and not (a == "test" and "test" in declared):
             leaks.append(f"fold {name}: the same audio is in {a} and in {b} ({some(audio)})")
     if report["utterances"]:
         leaks.append(f"fold {name}: {some(report['utterances'])} is on two sides")

@@ -52,8 +52,27 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
                 f"{len(found)} utterances of the test '{name}' have a target in this corpus: the "
                 "protocol has the test unscored, and none of them is used"
             )
+    if "test" in protocol.declared:
+        yield from _leaking(folds)
     if strangers:
         yield (
             f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "
             "be known"
+        )
+
+
+def _leaking(folds: Sequence[Fold]) -> Iterator[str]:
+    """How many speakers of the tests are on another side, where the protocol says so."""
+    tested: set[str] = set()
+    leaking: set[str] = set()
+    for fold in folds:
+        sides: dict[bool, set[str]] = {True: set(), False: set()}
+        for part, _, examples in fold.parts():
+            sides[part in ("test", UNSCORED)] |= {e.utterance.speaker_uid for e in examples} - {""}
+        tested |= sides[True]
+        leaking |= sides[True] & sides[False]
+    if leaking:
+        yield (
+            f"{len(leaking)} of {len(tested)} test speakers are trained on: the folds leak as "
+            "published, and how a model does on new voices is not what they measure"
         )

@@ -158,13 +158,23 @@ class Plan:
         )
 
     def check_leaks(self) -> None:
-        """Stop a run that would leak; raises UserError naming the folds and what they share."""
-        leaks = self.audit()["leaks"]
-        if leaks:
+        """Stop a run that would leak, or that is said to leak and does not.
+
+        Raises:
+            UserError: naming the folds and what they share.
+        """
+        audit, name = self.audit(), self.protocol.name
+        if leaks := audit["leaks"]:
             raise UserError(
-                f"protocol {self.protocol.name} leaks on this corpus: {'; '.join(leaks[:5])}"
+                f"protocol {name} leaks on this corpus: {'; '.join(leaks[:5])}"
                 f"{f'; and {len(leaks) - 5} more' if len(leaks) > 5 else ''}. Use a protocol whose "
-                "folds keep speakers apart (for a manifest: manifest-speakers)"
+                "folds keep speakers apart (for a manifest: manifest-speakers); only one that says "
+                "'leaks' in its name may run on published folds that do not"
+            )
+        if audit["clean"] and "leaking" in audit:
+            raise UserError(
+                f"protocol {name} says that it leaks, but no speaker of a test is on another side: "
+                "take the one without 'leaks' in its name"
             )
 
     # ---- making one -------------------------------------------------------------------------

@@ -34,7 +34,9 @@ File format::
                                      "dev" may be {"part": 1, "modulus": 5, "remainder": 0},
                                      see HashRule
      "rule": {"by": "speaker"},      speaker, session or split, see GroupRule
-     "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev
+     "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev.
+                                     "test", too: test shares speakers and maybe recordings with
+                                     train and dev; the name must hold leaks
      "unknown_speakers": true,       utterances without a speaker may take part; that the folds
                                      are clean can then not be known, and the record says so
      "unscored": ["test3"],          tests without published targets, see below
@@ -72,7 +74,7 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
-from emopeft.downstream.protocols.fields import GroupRule, HashRule
+from emopeft.downstream.protocols.fields import GroupRule, HashRule, declared
 from emopeft.downstream.protocols.schema import LARGEST_FILE, FoldFile, ProtocolFile
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_json
@@ -197,9 +199,8 @@ class Protocol:
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """("dev",) where dev may share speakers with train: said in the file *and* in the name."""
-        named = "random-dev" in self.name
-        return tuple(part for part in self.speaker_overlap if part == "dev" and named)
+        """The parts that may share speakers with train: said in the file *and* in the name."""
+        return declared(self.name, self.speaker_overlap)
 
     def labelling(
         self, utterances: Iterable[Utterance], votes: bool = False

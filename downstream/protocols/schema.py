@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from emopeft.downstream.protocols.fields import (
     MOST_FOLDS,
+    OVERLAPS,
     Count,
     Dev,
     GroupRule,
@@ -25,6 +26,7 @@ from emopeft.downstream.protocols.fields import (
     Text,
     Texts,
     View,
+    declared,
     list_or_other,
     nested_or_flat,
     once,
@@ -150,15 +152,15 @@ class ProtocolFile(Strict):
         self._check_unit()
         self._check_classes()
         check_unscored(self)
-        if self.speaker_overlap not in ([], ["dev"]):
-            raise ValueError(
-                "key 'speaker_overlap' may only be [] or [\"dev\"]: test shares no speaker"
-            )
-        if self.speaker_overlap and "random-dev" not in self.name:
-            raise ValueError(
-                "key 'speaker_overlap' declares a dev part that shares speakers with training, so "
-                f"the name must say so: 'random-dev' is not in '{self.name}'"
-            )
+        for part in self.speaker_overlap:
+            if part not in OVERLAPS:
+                raise ValueError(f"key 'speaker_overlap' may hold dev and test, not '{part}'")
+            if part not in declared(self.name, [part]):
+                raise ValueError(
+                    f"key 'speaker_overlap' declares a {part} part that shares speakers with "
+                    f"training, so the name must say so: '{OVERLAPS[part][0]}' is not in "
+                    f"'{self.name}'"
+                )
         return self
 
     def _check_unit(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from emopeft.downstream.data.plan import audit_rows
 from emopeft.downstream.measures.classes import mean_std
+from emopeft.downstream.protocols.fields import declared
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
@@ -161,12 +162,13 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 def audit_of(folds: Sequence[FoldResult]) -> dict[str, Any]:
     """The audit of these folds, from their rows alone.
 
-    That dev shares speakers with train counts as declared where the protocol's name says so, too.
+    A part that shares speakers with train counts as declared where the protocol's name says so,
+    too.
     """
     plan = folds[0].facts.plan
     return audit_rows(
         {fold.facts.fold: fold.examples for fold in folds},
-        declared=plan.overlap if "random-dev" in plan.protocol else (),
+        declared=declared(plan.protocol, plan.overlap),
         unknown_speakers=plan.unknown_speakers,
         duplicates=plan.duplicates,
     )

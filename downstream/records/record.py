@@ -128,7 +128,12 @@ def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
         problems.append(f"its {UNSCORED_TABLE} is not that of its folds")
     problems += contents.record["audit"]["leaks"]
     warnings = [*_in_future(contents.record, now), *_copied_seeds(contents.folds)]
-    unknown = contents.record["audit"]["unknown"]
+    audit = contents.record["audit"]
+    if leaking := audit.get("leaking"):
+        warnings.append(
+            f"it leaks, as its protocol's name says: {len(leaking)} test speakers are trained on"
+        )
+    unknown = audit["unknown"]
     if unknown:
         warnings.append(
             f"the speakers of {unknown} utterances are unknown: nobody can tell whether they leak"
