@@ -36,9 +36,10 @@ split       no       the side of a split of your own: train, dev or test, in any
                      it is here in small letters
 =========== ======== ==========================================================================
 
-There must be a label, a rating or votes; a row without any takes no part. The nominal ends of a
-rating's scale stand in no column: they are the option ``scale``, for example
-``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings beyond it are kept as they are.
+There must be a label, a rating or votes; a row without any takes no part, unless it stands in a
+test that the protocol has unscored. The nominal ends of a rating's scale stand in no column: they
+are the option ``scale``, for example ``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings
+beyond it are kept as they are.
 
 Values may be left empty (or be null) in columns that are not required; columns may stand in any
 order; empty lines are passed over. Every mistake is listed with its line and column. A row of the
@@ -164,8 +165,8 @@ def _check_use(
     idle = [u.id for u in utterances if not (u.emotion or u.ratings or u.votes)]
     if idle:
         logger.warning(
-            "%d rows of %s have neither a label nor a rating nor a vote and take no part, for "
-            "example %s", len(idle), file, printable(idle[0]),
+            "%d rows of %s have neither a label nor a rating nor a vote and take no part other "
+            "than in unscored tests, for example %s", len(idle), file, printable(idle[0]),
         )  # fmt: skip
     rated = {name for u in utterances for name in u.ratings}
     if scales and not rated:

@@ -10,7 +10,7 @@ A folder's name says the part: train_splits, dev_splits_complete, output_repeate
 part: ``train_dia0_utt0``. Two rows have no usable video in the published archive (EmoBox and
 nkululeko leave the same two out) and are passed over.
 
-A speaker is called as in the table ("Ross", "All"); of the six who talk most the sex is known.
+A speaker is called as in the table ("Ross", "All"), which does not say the sex.
 They stand in train, dev and test: the official split tests on voices that were trained on.
 """
 
@@ -40,9 +40,6 @@ FOLDERS = {
 }
 COLUMNS = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 NAME = re.compile(r"dia\d+_utt\d+")
-SEX = dict.fromkeys(("Monica", "Rachel", "Phoebe"), "female") | dict.fromkeys(
-    ("Chandler", "Joey", "Ross"), "male"
-)
 ABSENT = {"train_dia125_utt3", "dev_dia110_utt7"}
 TABLES = {part: f"{part}_sent_emo.csv" for part in ("train", "dev", "test")}
 
@@ -110,7 +107,6 @@ def _part(
                     path=audio[name],
                     speaker=row["Speaker"],
                     emotion=EMOTIONS[row["Emotion"]],
-                    sex=SEX.get(row["Speaker"]),
                     style="acted",
                     split=part,
                     traits={"dialogue": f"{part}_dia{row['Dialogue_ID']}"},

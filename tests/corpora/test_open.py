@@ -128,11 +128,11 @@ def meld(root: Path, above: str = "", waves: str = "") -> None:
 def test_meld(tmp_path: Path, above: str, waves: str) -> None:
     meld(tmp_path, above, waves)
     found = CORPORA["meld"].load(tmp_path)
-    assert [(u.id, u.speaker, u.emotion, u.sex, u.split) for u in found] == [
-        ("dev_dia0_utt0", "Ross", "happy", "male", "dev"),
-        ("test_dia7_utt10", "Mark", "fearful", None, "test"),
-        ("train_dia0_utt0", "Rachel", "surprised", "female", "train"),
-        ("train_dia0_utt1", "All", "angry", None, "train"),
+    assert [(u.id, u.speaker, u.emotion, u.split) for u in found] == [
+        ("dev_dia0_utt0", "Ross", "happy", "dev"),
+        ("test_dia7_utt10", "Mark", "fearful", "test"),
+        ("train_dia0_utt0", "Rachel", "surprised", "train"),
+        ("train_dia0_utt1", "All", "angry", "train"),
     ]
     place = tmp_path / above / "train_splits" / waves
     assert found[2].path == place / "dia0_utt0.wav"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, list_protocols, parse
 from emopeft.downstream.tasks.emotion import EmotionTask
 
@@ -23,7 +24,8 @@ def plan_of(protocol: Protocol, utterances: Iterable[Utterance], **more) -> Plan
     """The plan of `EmotionTask`; utterances made by hand are the protocol's corpus'."""
     corpus = protocol.corpora[0]
     known = [dataclasses.replace(u, corpus=u.corpus or corpus) for u in utterances]
-    return Plan.of(protocol, EmotionTask.of(protocol, known), known, **more)
+    task = EmotionTask.of(protocol, parted(protocol, known)[0])
+    return Plan.of(protocol, task, known, **more)
 
 
 def sides(plan: Plan, fold: int = 0) -> dict[str, list[Utterance]]:

@@ -8,6 +8,7 @@ import pytest
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.records.submissions import files_of
 from emopeft.downstream.tasks.base import make_task
 from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError
@@ -68,6 +69,16 @@ def test_podcast_has_three_tests_by_name(release: str, kind: str, task: str, tes
     assert len(fold.stages[0].dev) == len(fold.stages[0].train) == tested
     audit = made.audit()
     assert audit["clean"] is None and audit["unknown"] == (1 if old else 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "file"), [("", "emotion", "classes"), ("-vad", "dimensional", "attributes")]
+)
+def test_podcast_hidden_test_is_handed_in_as_the_challenge_takes_it(
+    kind: str, task: str, file: str
+) -> None:
+    made = plan(f"msp-podcast-1.11{kind}", podcast(), task)
+    assert [f.name for f in files_of(made.protocol.submission, made.task)] == [file]
 
 
 def test_podcast_known_speakers_are_kept_apart() -> None:
