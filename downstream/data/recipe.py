@@ -1,8 +1,9 @@
 """A recipe says what is run. It is resolved from defaults, a YAML file, flags and ``-o key=value``.
 
 Every key is a field below or in ``keys.py``; an unknown one is an error that names it and the
-nearest known ones, before anything is loaded. The defaults for a kind of method and a protocol
-stand in ``recipes/``.
+nearest known ones, before anything is loaded. A file may say ``extends: PAPER/FILE.yaml``: it then
+changes that recipe of this package. The defaults for a kind of method and a protocol stand in
+``recipes/``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from emopeft.values import Range, checked, key
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
 
+EXTENDS = "extends"  # the key of a recipe file that names the shipped one which it changes
+FOLDER = "recipes"  # as the shipped ones are written: recipes/PAPER/FILE.yaml
+
 # numpy takes seeds below 2^32, and some streams add a little to the run's.
 LARGEST_SEED = 4_000_000_000
 
@@ -61,7 +65,6 @@ class Recipe:
     name: str | None = key(None, "folder of the run under --out; unset: made from what is run")
     out: str = key("runs", "where runs are written")
     description: str = key("", "what this recipe is and where its numbers come from")
-    reports: Mapping = key({}, "what the paper reports, for comparison")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it would stand in YAML."""
@@ -77,6 +80,30 @@ def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file with their dots, over those of the recipe that it extends.
+
+    Raises UserError naming file and key where it is no recipe, or extends none of this package.
+    """
+    data = read_yaml(path)
+    base = data.pop(EXTENDS, None)
+    flat = flatten(data, str(path))
+    if base is None:
+        return flat
+    known = [place.relative_to(shipped(".")).as_posix() for place in shipped(".").glob("*/*.yaml")]
+    if base not in known:
+        raise unknown(f"recipe that {path} extends", str(base)[:100], known)
+    return merge([from_file(shipped(str(base))), flat])
+
+
+def located(path: Path) -> Path:
+    """Where a recipe file is: as it says, or, where there is none, of this package's own under
+    ``recipes/``, so that the same command works in the checkout and beside an installed package."""
+    inside = shipped("/".join(path.parts[1:]))
+    ours = path.parts[:1] == (FOLDER,) and ".." not in path.parts and inside.is_file()
+    return inside if ours and not path.exists() else path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -184,7 +211,7 @@ def probe_keys(protocol: str, train: TrainKeys) -> TrainKeys:
         protocol: as `default_recipe` takes it. train: of the run.
     """
     place = default_recipe(protocol, "frozen")
-    defaults: Recipe = build(merge([flatten(read_yaml(place), str(place))]))
+    defaults: Recipe = build(from_file(place))
     shared = {name: getattr(train, name) for name in SHARED_WITH_PROBE}
     return dataclasses.replace(defaults.train, **shared)
 
