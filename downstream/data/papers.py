@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from emopeft.downstream.data.recipe import FOLDER, Recipe, from_file, shipped
+from emopeft.downstream.data.recipe import EXPERIMENTS, FOLDER, Recipe, from_file, shipped
 from emopeft.downstream.data.resolve import resolve
 from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
 from emopeft.downstream.protocols.fields import LongText, Plain, Text, once
@@ -23,11 +23,10 @@ from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
 from emopeft.validation import Strict, validated
 
-FILE = "experiments.yaml"
 SOURCES = {
     "code": "read in the project's code or its own document",
     "run": "executed and measured",
-    "fig": "read off a figure, 0.3 points either way",
+    "fig": "read off a figure, about 0.3 points either way",
     "abs": "of the abstract",
     "later": "quoted by a later paper",
 }
@@ -103,8 +102,8 @@ class Paper(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     title: Text
     authors: Text
-    year: Annotated[int, Field(ge=1900, le=2100)]
-    link: Text
+    year: Annotated[int, Field(ge=1900, le=2100)] | None = None
+    link: Text | None = None
     missing: Annotated[list[LongText], Field(max_length=50)] = []
     tables: Annotated[list[Table], Field(min_length=1, max_length=50)]
 
@@ -144,7 +143,7 @@ class Experiment:
 
 def papers() -> list[str]:
     """The papers of this package, by their folders."""
-    return sorted(path.parent.name for path in shipped(".").glob(f"*/{FILE}"))
+    return sorted(path.parent.name for path in shipped(".").glob(f"*/{EXPERIMENTS}"))
 
 
 def folder_of(name: str) -> Path:
@@ -153,7 +152,7 @@ def folder_of(name: str) -> Path:
     Raises UserError with the nearest names.
     """
     own, short = Path(name), name.rstrip("/").removeprefix(f"{FOLDER}/")
-    if (own / FILE).is_file():
+    if (own / EXPERIMENTS).is_file():
         return own
     if short not in papers():
         raise unknown("paper", name[:100], papers())
@@ -162,7 +161,7 @@ def folder_of(name: str) -> Path:
 
 def read_paper(folder: Path) -> Paper:
     """The paper of a folder. Raises UserError naming file and key."""
-    place = folder / FILE
+    place = folder / EXPERIMENTS
     try:
         data = load_yaml(read_text(place, MAX_BYTES), str(place))
     except yaml.YAMLError as error:

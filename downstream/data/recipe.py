@@ -9,7 +9,9 @@ changes that recipe of this package. The defaults for a kind of method and a pro
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
 
 EXTENDS = "extends"  # the key of a recipe file that names the shipped one which it changes
+EXPERIMENTS = "experiments.yaml"  # a paper's, no recipe: downstream/data/papers.py
 FOLDER = "recipes"  # as the shipped ones are written: recipes/PAPER/FILE.yaml
 
 # numpy takes seeds below 2^32, and some streams add a little to the run's.
@@ -71,15 +74,19 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
+_hints = functools.cache(typing.get_type_hints)  # which is slow, and always the same
+
+
+@functools.cache
+def known_keys(cls: type = Recipe, prefix: str = "") -> tuple[str, ...]:
     """All keys with their dots: ``train.lr``."""
-    keys = []
-    for name, field_type in typing.get_type_hints(cls).items():
+    keys: list[str] = []
+    for name, field_type in _hints(cls).items():
         if dataclasses.is_dataclass(field_type):
             keys += known_keys(typing.cast(type, field_type), f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
-    return keys
+    return tuple(keys)
 
 
 def from_file(path: Path) -> dict[str, Any]:
@@ -92,7 +99,8 @@ def from_file(path: Path) -> dict[str, Any]:
     flat = flatten(data, str(path))
     if base is None:
         return flat
-    known = [place.relative_to(shipped(".")).as_posix() for place in shipped(".").glob("*/*.yaml")]
+    places = shipped(".").glob("*/*.yaml")
+    known = [f"{p.parent.name}/{p.name}" for p in places if p.name != EXPERIMENTS]
     if base not in known:
         raise unknown(f"recipe that {path} extends", str(base)[:100], known)
     return merge([from_file(shipped(str(base))), flat])
@@ -150,7 +158,7 @@ def flatten(data: Mapping, where: str, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _unknown_key(kind: str, name: str, known: list[str]) -> UserError:
+def _unknown_key(kind: str, name: str, known: Sequence[str]) -> UserError:
     """The error for a key that is not there; ``lr`` is answered with ``train.lr``."""
     ends = [k for k in known if "." in k and k.rpartition(".")[2] == name]
     if ends:
@@ -175,7 +183,7 @@ def parse_override(text: str) -> dict[str, Any]:
 def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
     """Dotted keys to a Recipe, every value checked for its type and choices."""
     values: dict[str, Any] = {}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for field in dataclasses.fields(cls):
         dotted = prefix + field.name
         field_type = hints[field.name]

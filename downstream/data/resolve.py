@@ -1,4 +1,4 @@
-"""From what a user says to the recipe that is run: the protocol's defaults below, ``--smoke`` above.
+"""From what a user says to the recipe that is run: defaults below it, ``--smoke`` above it.
 
 A smoke run is the same recipe made small: it shows in seconds that a recipe runs to its end, and
 its numbers mean nothing.

@@ -37,7 +37,7 @@ def list_papers() -> str:
         paper = read_paper(folder_of(name))
         runs = [e for e in experiments(folder_of(name), paper) if e.table.recipe]
         known = sum(bool(e.row.paper or e.row.relative) for e in runs)
-        rows.append([name, len(runs), known, f"{paper.authors} {paper.year}: {paper.title}"])
+        rows.append([name, len(runs), known, _cited(paper)])
     headers = ["recipes", "experiments", "with numbers", "paper"]
     return (
         tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, 70])
@@ -50,7 +50,7 @@ def show_paper(name: str) -> str:
     """``emopeft recipes PAPER``."""
     folder = folder_of(name)
     paper = read_paper(folder)
-    text = [f"{paper.authors} {paper.year}: {paper.title}", paper.link, ""]
+    text = [_cited(paper), *([paper.link] if paper.link else []), ""]
     for table in paper.tables:
         rows = [
             [e.row.name, reported(e), command(e) if table.recipe else "", e.row.note or ""]
@@ -67,6 +67,10 @@ def show_paper(name: str) -> str:
         text += ["Not repeated here:", *(f"- {reason}" for reason in paper.missing), ""]
     text += _marks(folder, paper)
     return "\n".join(text).rstrip()
+
+
+def _cited(paper: Paper) -> str:
+    return f"{paper.authors}{f' {paper.year}' if paper.year else ''}: {paper.title}"
 
 
 def _marks(folder: Path, paper: Paper) -> list[str]:
@@ -90,7 +94,9 @@ def reported(experiment: Experiment) -> str:
             for name, what in facts.items()
             if getattr(against, name) is not None
         )
-        parts.append(f"{said} of {against.to}" if against.trainable else f"{said} than {against.to}")
+        parts.append(
+            f"{said} of {against.to}" if against.trainable else f"{said} than {against.to}"
+        )
     marked = [f"{'; '.join(parts)} [{experiment.source}]"] if parts else []
     marked += [f"{count:,} {name} parameters" for name, count in row.parameters.items()]
     return "; ".join(marked)

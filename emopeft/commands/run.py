@@ -93,8 +93,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-n", "--name", type=filled, metavar="NAME", help="name of the run's folder")
     add("--out", type=filled, metavar="DIR", help="where runs are written (default: runs)")
     add("--dry-run", action="store_true", help="show recipe, folds, sizes and cost; train nothing")
-    add("--smoke", action="store_true",
-        help="try the recipe: two steps of a tiny encoder on the demo corpus, all else as it is")
+    add(
+        "--smoke",
+        action="store_true",
+        help="try the recipe: two steps of a tiny encoder on the demo corpus, all else as it is",
+    )
 
 
 def add_upstream_path(parser: argparse.ArgumentParser) -> None:
