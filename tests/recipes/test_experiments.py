@@ -51,13 +51,13 @@ peft-ser2023,iemocap,wav2vec2_base-prompt,test,uar,65.2,fig
 peft-ser2023,iemocap,wavlm_base_plus-lora,test,uar,70.9,fig
 hubert8,pool,full,test,eer,7.13,abs
 hubert8,pool,lora-classifier,test,accuracy,44.61,abs
-odyssey2024,attributes,multi-task,Test3,ccc_dominance,40.5,code
+odyssey2024,attributes,multi-task,test3,ccc_dominance,40.5,code
 odyssey2024,attributes,multi-task,dev,ccc_valence,68.8,code
-odyssey2024,attributes,valence,Test3,ccc,60.7,code
-odyssey2024,classes,weighted,Test3,macro_f1,31.1,code
+odyssey2024,attributes,valence,test3,ccc,60.7,code
+odyssey2024,classes,weighted,test3,macro_f1,31.1,code
 """
 HOW_MANY = {  # rows with numbers of the paper
-    "superb": 19, "lashkarashvili2024": 12, "peft-ser2023": 23, "sampath2025": 2, "hubert8": 3,
+    "superb": 19, "lashkarashvili2024": 12, "peft-ser2023": 23, "sampath2025": 4, "hubert8": 3,
     "odyssey2024": 5,
 }  # fmt: skip
 
