@@ -17,6 +17,8 @@ from emopeft.downstream.reports.results import (
     NONE,
     method_name,
     statistic,
+    test_name,
+    unscored,
     upstream_name,
     value,
 )
@@ -111,6 +113,7 @@ def _caption(table: Table, escape: Escape) -> list[str]:
         f"{len(plan['folds'])} folds; task {escape(table.task.name)}{named}"
         f"{escape(shared)}{strangers}.",
         f"Plan hash: {plan['hash']}.",
+        *(f"Unscored, only predicted: {escape(one)}." for one in unscored(first["folds"])),
         f"Time (all phases) and peak memory were measured on: {escape('; '.join(devices))}.",
     ]
     return lines + [f"Warning: {escape(warning)}." for warning in plan["warnings"][:20]]
@@ -118,8 +121,12 @@ def _caption(table: Table, escape: Escape) -> list[str]:
 
 def _heading(table: Table, escape: Escape) -> str:
     plan = table.plan
-    test = f", test {table.test}" if len(plan["tests"]) > 1 else ""
-    return escape(f"{plan['protocol']}, version {plan['version']}{test} (hash {plan['hash'][:12]})")
+    test = f", test {test_name(plan, table.test)}" if len(plan["tests"]) > 1 else ""
+    leaking = table.rows[0].data["audit"].get("leaking")
+    mark = f" LEAKS: {len(leaking)} test speakers are trained on" if leaking else ""
+    return escape(
+        f"{plan['protocol']}, version {plan['version']}{test} (hash {plan['hash'][:12]}){mark}"
+    )
 
 
 def there(row: Row) -> str:
@@ -220,6 +227,8 @@ def terminal(board: Board) -> str:
     parts = [f"WARNING: {plain(warning, 1000)}" for warning in board.warnings]
     for table in board.tables:
         parts.append(f"{_heading(table, plain)}\n{grid(table, 'simple', plain)}")
+        if table.test == table.plan["tests"][-1]:
+            parts += [f"unscored: {plain(one)}" for one in unscored(table.rows[0].data["folds"])]
     if board.incomplete:
         parts.append("Incomplete: not ranked\n" + incomplete_grid(board, "simple", plain))
     for title, pairs in (("Refused", board.refused), ("Left out", board.replaced)):
@@ -242,7 +251,10 @@ def as_json(board: Board) -> dict[str, Any]:
             "place": row.place,
             **{key: data[key] for key in keys},
             "seeds": row.seeds,
-            "folds": [{k: fold[k] for k in ("fold", "seed", "metrics")} for fold in row.folds],
+            "folds": [
+                {k: fold[k] for k in ("fold", "seed", "metrics", "unscored") if k in fold}
+                for fold in row.folds
+            ],
             "parameters": data["parameters"] | {"share": row.share},
             "seconds": row.seconds,
             "warnings": row.warnings,
@@ -252,6 +264,7 @@ def as_json(board: Board) -> dict[str, Any]:
         {
             "plan": table.plan,
             "test": table.test,
+            "main": table.test == table.plan["tests"][0],
             "sort": table.metric.name,
             "corpora": table.corpora,
             "rows": [

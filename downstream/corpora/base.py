@@ -98,7 +98,11 @@ class Corpus:
             TreeError saying precisely what is missing where the tree is not the corpus.
         emotions: every label ``read`` may give (empty: any).
         expected: the published number of utterances per emotion (empty: not known in advance).
+        utterances: the published number of utterances, where that per emotion is not known.
         speakers: the published number of speakers (None: not known).
+        hours: the published hours of audio, or those that a public source measured (None: not
+            known).
+        homepage: where its publisher gives it away ("": nowhere).
         folder: what the published tree contains, for "is this the right folder?" messages.
         environment: the variable that may hold the root.
         protocol: the protocol used when none is named.
@@ -110,7 +114,12 @@ class Corpus:
         duplicates: groups of ids that hold the same recording in the corpus as published.
         options: what ``read`` takes beside root, as ``name -> help``.
         adjust: optional ``adjust(**options) -> {field: value}``: what the options change of the
-            published numbers.
+            published numbers, and of the protocol used when none is named.
+        named: a format in which many corpora come: ``named("x")`` is the corpus ``format:x``.
+        folds: for a corpus whose tree brings folds: ``folds(protocol name, root, **options)``
+            gives a protocol file as data, for every name that begins with ``protocol``.
+        like: a corpus whose protocols fit this one, too: it has the same ids and labels, or they
+            make their folds from whatever is there ("manifest").
     """
 
     name: str
@@ -123,21 +132,37 @@ class Corpus:
     folder: str
     language: str
     expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    utterances: int | None = None
     speakers: int | None = None
+    hours: float | None = None
+    homepage: str = ""
     scales: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     hashes: Callable[[Path], dict[str, tuple[str, int]]] | None = None
     ids: Callable[[], Iterable[str]] | None = None
     duplicates: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     adjust: Callable[..., Mapping[str, Any]] | None = None
+    named: Callable[[str], Corpus] | None = None
+    folds: Callable[..., Mapping[str, Any]] | None = None
+    like: str = ""
+
+    @property
+    def size(self) -> int | None:
+        """The published number of utterances; None: not known."""
+        return self.utterances or sum(self.expected.values()) or None
 
     @property
     def environment(self) -> str:
         """The environment variable that may hold the root: EMOPEFT_RAVDESS for ravdess."""
-        return "EMOPEFT_" + self.name.upper().replace("-", "_")
+        return "EMOPEFT_" + self.name.upper().replace("-", "_").replace(":", "_")
+
+    @property
+    def folder_name(self) -> str:
+        """What its folder is called among those of several corpora: ravdess for emobox:ravdess."""
+        return self.name.rpartition(":")[2]
 
     def with_options(self, **options: Any) -> Corpus:
-        """The corpus with the published numbers that hold under ``options``."""
+        """The corpus with the numbers and the protocol that hold under ``options``."""
         self._known(options)
         return dataclasses.replace(self, **self.adjust(**options)) if self.adjust else self
 
@@ -176,7 +201,24 @@ class Corpus:
                 raise unknown(f"option of corpus {self.name}", option, self.options)
 
 
-CORPORA: Registry[Corpus] = Registry("corpus", "emopeft.downstream.corpora")
+class Corpora(Registry[Corpus]):
+    """The corpora by name, and those of a format as ``format:name``."""
+
+    def __getitem__(self, name: str) -> Corpus:
+        form, colon, rest = name.partition(":")
+        corpus = super().__getitem__(form)
+        if not colon:
+            return corpus
+        if corpus.named is None:
+            raise UserError(f"corpus {form} has no others within it: leave ':{rest[:60]}' out")
+        return corpus.named(rest)
+
+    def __contains__(self, name: object) -> bool:
+        form, colon, _ = str(name).partition(":")
+        return super().__contains__(form) and (not colon or self[form].named is not None)
+
+
+CORPORA = Corpora("corpus", "emopeft.downstream.corpora")
 
 
 def register(corpus: Corpus) -> Corpus:

@@ -29,6 +29,8 @@ format               info    sample rates, channels, durations
 ratings              info    of each: the range, how many utterances have it, how many lie beyond
                              the nominal scale
 votes                info    how many utterances have votes, and how many votes each
+traits               info    of each, how many utterances have it and what it may be; sex also by
+                             speakers
 ==================== ======= ====================================================================
 """
 
@@ -50,6 +52,7 @@ from emopeft.errors import UserError
 SHORT_SECONDS = 0.1
 SILENT = 1e-4
 CLIPPED_SHARE = 0.001
+MOST_VALUES = 8  # of a trait that are written out
 
 ERROR_KINDS = {
     "missing": "files do not exist",
@@ -95,6 +98,7 @@ def check(
     if utterances:
         _completeness(report, corpus, utterances)
         _opinions(report, corpus, utterances)
+        _traits(report, utterances)
     _audio(report, utterances, scanned)
     _duplicates(report, utterances, scanned)
     if hashes is not None:
@@ -117,7 +121,10 @@ def _completeness(report: Report, corpus: Corpus, utterances: Sequence[Utterance
     if corpus.speakers is not None and speakers != corpus.speakers:
         which = lacking if speakers < corpus.speakers else surplus
         which.append(f"speakers: {speakers} of {corpus.speakers}")
-    total = sum(corpus.expected.values())
+    if corpus.utterances and len(utterances) != corpus.utterances:
+        which = lacking if len(utterances) < corpus.utterances else surplus
+        which.append(f"utterances: {len(utterances)} of {corpus.utterances}")
+    total = corpus.size or "an unknown number of"
     report.add("error", "incomplete", f"{len(utterances)} of {total} utterances", lacking)
     report.add("warning", "surplus", "more than was published", surplus)
     if corpus.ids is not None:
@@ -156,6 +163,29 @@ def _opinions(report: Report, corpus: Corpus, utterances: Sequence[Utterance]) -
         if undecided:
             items.append(f"{undecided} utterances with votes have no label")
         report.add("information", "votes", "what single raters chose", items)
+
+
+def _traits(report: Report, utterances: Sequence[Utterance]) -> None:
+    """What is known of speakers and recordings, where anything is."""
+    known: defaultdict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        for name in utterance.all_traits():
+            known[name].append(utterance)
+    items = []
+    for name, those in sorted(known.items()):
+        values = Counter(u.all_traits()[name] for u in those)
+        text = f"{name}: {len(those)} utterances"
+        if len(values) <= MOST_VALUES:
+            text += ", " + ", ".join(f"{value} ({n})" for value, n in sorted(values.items()))
+        else:
+            text += f", {len(values)} values"
+        if people := Counter({(u.speaker, u.all_traits()[name]) for u in those if u.speaker}):
+            each = Counter(value for _, value in people)
+            if len(each) <= MOST_VALUES:
+                told = ", ".join(f"{value} {n}" for value, n in sorted(each.items()))
+                text += f"; speakers: {told}"
+        items.append(text)
+    report.add("information", "traits", "what is known of speakers and recordings", items)
 
 
 def _odd(utterance: Utterance, emotions: tuple[str, ...]) -> bool:

@@ -32,6 +32,7 @@ EMOTIONS = {
 NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
 DEMOGRAPHICS = "VideoDemographics.csv"
 TRAITS = ("Age", "Race", "Ethnicity")
+UNKNOWN = "unknown"  # the race of one actor
 LARGEST_TABLE = 16 << 20  # bytes
 HASHES = "AudioWAV_sha256_size.tsv"
 VOTES = "tabulatedVotes.csv"
@@ -142,7 +143,7 @@ def read(
             emotion=EMOTIONS[emotion],
             sex=actors.get(actor, {}).get("sex"),
             style="acted",
-            traits={k: v for k, v in actors.get(actor, {}).items() if k != "sex"},
+            traits={k: v for k, v in actors.get(actor, {}).items() if k != "sex" and v != UNKNOWN},
             votes=raters.get(match[0], {}),
         )
 
@@ -205,6 +206,8 @@ register(
         language="English",
         expected={e: 1087 if e == "neutral" else 1271 for e in EMOTIONS.values()},
         speakers=91,
+        hours=5.3,
+        homepage="https://github.com/CheyneyComputerScience/CREMA-D",
         hashes=hashes,
         # Whole takes under two labels; whose emotion is meant cannot be told.
         duplicates=(
@@ -213,7 +216,7 @@ register(
             ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
         ),
         options={
-            "demographics": f"{DEMOGRAPHICS}, when it is not in the tree (sex, age)",
+            "demographics": f"{DEMOGRAPHICS}, when not in the tree (sex, age, race, ethnicity)",
             "votes": f"{VOTES}, or its folder, when it is not in the tree",
             "votes_of": "whose votes: raters of the voice (default), the face, or both",
         },

@@ -71,5 +71,7 @@ register(
             "neutral": 79,
         },
         speakers=10,
+        hours=0.4,
+        homepage="http://emodb.bilderbar.info",
     )
 )

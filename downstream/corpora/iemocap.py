@@ -229,6 +229,8 @@ register(
             "undecided": 2507,
         },
         speakers=10,
+        hours=12.0,
+        homepage="https://sail.usc.edu/iemocap",
         scales=dict.fromkeys(("valence", "arousal", "dominance"), (1.0, 5.0)),
     )
 )

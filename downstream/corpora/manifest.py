@@ -31,12 +31,15 @@ rating:NAME no       a number: any other rating, for example rating:intensity
 label:NAME  no       how many raters chose NAME ("label:happy"), or the share of them: whole
                      numbers, or shares of 1 in each row (0.6, 0.4). Empty: none
 trait:NAME  no       any text that is known of speaker or recording, for example trait:age
-split       no       the side of a split of your own, for example train, dev or test
+split       no       the side of a split of your own: train, dev or test, in any case. Several tests
+                     have names: test1, Test2, test-phone; each is a test of its own, called as
+                     it is here in small letters
 =========== ======== ==========================================================================
 
-There must be a label, a rating or votes; a row without any takes no part. The nominal ends of a
-rating's scale stand in no column: they are the option ``scale``, for example
-``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings beyond it are kept as they are.
+There must be a label, a rating or votes; a row without any takes no part, unless it stands in a
+test that the protocol has unscored. The nominal ends of a rating's scale stand in no column: they
+are the option ``scale``, for example ``-o 'corpus.options={scale: {valence: [1, 5]}}'``. Ratings
+beyond it are kept as they are.
 
 Values may be left empty (or be null) in columns that are not required; columns may stand in any
 order; empty lines are passed over. Every mistake is listed with its line and column. A row of the
@@ -53,28 +56,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from emopeft.downstream.corpora.base import Corpus, TreeError, Utterance, printable, register
-from emopeft.downstream.corpora.manifest_row import (
-    NAMED,
-    RATINGS,
-    ManifestRow,
-    column_of,
-    column_problem,
-)
+from emopeft.downstream.corpora.base import Corpus, Utterance, printable, register
+from emopeft.downstream.corpora.manifest_row import RATINGS, column_problem
+from emopeft.downstream.corpora.manifest_rows import COLUMNS, KNOWN, is_named, utterances_of
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_text
 
 LARGEST_FILE = 256 << 20  # bytes: over a million rows
-MOST_PROBLEMS = 1000  # after which a table is not read on
-MOST_NAMED = 50  # different columns of a table that are called rating:, label: or trait:, each
-
 
 REQUIRED = ("id", "path", "speaker")  # in the header
-GATHERED = tuple(NAMED.values())
-COLUMNS = (*(name for name in ManifestRow.model_fields if name not in GATHERED), *RATINGS)
-KNOWN = (*COLUMNS, *(f"{kind}:NAME" for kind in NAMED))
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +77,11 @@ def _text(file: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _named(column: str) -> bool:
-    """Whether it is a column ``rating:NAME``, ``label:NAME`` or ``trait:NAME``."""
-    kind, colon, _ = column.partition(":")
-    return bool(colon) and kind in NAMED
-
-
 def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> None:
     for column in columns:
         if problem := column_problem(column):
             raise UserError(f"{file}, line {line}: the column {problem}")
-        if column not in COLUMNS and not _named(column):
+        if column not in COLUMNS and not is_named(column):
             error = unknown("column", column, KNOWN)
             raise UserError(f"{file}, line {line}: {error}")
     if len(set(columns)) < len(columns):
@@ -110,7 +94,7 @@ def _check_columns(file: Path, line: int, columns: list[str], missing: bool) -> 
             f"{'are' if len(absent) > 1 else 'is'} missing; the header must name "
             f"{', '.join(REQUIRED)}"
         )
-    if missing and not any(c in ("label", *RATINGS) or _named(c) for c in columns):
+    if missing and not any(c in ("label", *RATINGS) or is_named(c) for c in columns):
         raise UserError(
             f"{file}, line {line}: there is nothing to learn; the header must name label, a rating "
             "(valence, arousal, dominance, rating:NAME) or votes (label:NAME)"
@@ -157,13 +141,6 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield line, dict(pairs)
 
 
-def _problem(error: Any) -> str:
-    """What is wrong with one cell."""
-    if error["type"] == "missing":
-        return f"column {column_of(error['loc'])}: a value is required"
-    return f"column {column_of(error['loc'])}: {error['msg'].partition(', ')[2]}"
-
-
 def read(file: Path, scale: Mapping[str, Any] | None = None) -> list[Utterance]:
     """The utterances of a manifest, in its order.
 
@@ -176,51 +153,9 @@ def read(file: Path, scale: Mapping[str, Any] | None = None) -> list[Utterance]:
         raise UserError(f"{file} is not a manifest: its name must end in .csv, .tsv or .jsonl")
     scales = _scales(scale)
     rows = _json_rows(file) if suffix == ".jsonl" else _csv_rows(file)
-    utterances: list[Utterance] = []
-    problems: list[str] = []
-    lines: dict[str, int] = {}
-    named: set[str] = set()
-    for line, row in rows:
-        if len(problems) >= MOST_PROBLEMS:
-            problems.append(f"line {line}: not read on after so many problems")
-            break
-        if isinstance(row, str):
-            problems.append(f"line {line}: {row}")
-            continue
-        _check_number(file, named, row)
-        values: dict[str, Any] = {}
-        try:
-            values = ManifestRow.model_validate(row).fields()
-        except ValidationError as error:
-            problems += [f"line {line}, {_problem(one)}" for one in error.errors()]
-        except ValueError as error:
-            problems.append(f"line {line}: {error}")
-        name = str(row.get("id") or "").strip()
-        if name in lines:
-            problems.append(
-                f"line {line}, column id: '{printable(name)}' already stands in line {lines[name]}"
-            )
-            continue
-        lines[name] = line
-        if not values:
-            continue
-        path = file.parent / values.pop("path")
-        speaker = values.pop("speaker") or ""
-        emotion = values.pop("label")
-        utterances.append(Utterance(path=path, speaker=speaker, emotion=emotion, **values))
-    if problems:
-        raise TreeError(file, problems, utterances)
+    utterances = utterances_of(file, ((f"line {line}", row) for line, row in rows), file.parent)
     _check_use(file, utterances, scales)
     return utterances
-
-
-def _check_number(file: Path, named: set[str], row: Mapping[str, Any]) -> None:
-    """No more columns of any name than a table needs; ``named``: those of the rows before."""
-    more = {column for column in row if _named(column)} - named
-    named |= more
-    for kind in NAMED if more else ():
-        if sum(column.startswith(f"{kind}:") for column in named) > MOST_NAMED:
-            raise UserError(f"{file} has more than {MOST_NAMED} different columns '{kind}:NAME'")
 
 
 def _check_use(
@@ -230,8 +165,8 @@ def _check_use(
     idle = [u.id for u in utterances if not (u.emotion or u.ratings or u.votes)]
     if idle:
         logger.warning(
-            "%d rows of %s have neither a label nor a rating nor a vote and take no part, for "
-            "example %s", len(idle), file, printable(idle[0]),
+            "%d rows of %s have neither a label nor a rating nor a vote and take no part other "
+            "than in unscored tests, for example %s", len(idle), file, printable(idle[0]),
         )  # fmt: skip
     rated = {name for u in utterances for name in u.ratings}
     if scales and not rated:

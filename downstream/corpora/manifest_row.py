@@ -150,7 +150,7 @@ class ManifestRow(Strict):
     session: Cell = None
     sex: Annotated[str | None, _choice("female", "male", short=True)] = None
     style: Annotated[str | None, _choice("acted", "natural")] = None
-    split: Cell = None
+    split: Cell = None  # any text; what it may be called is checked where folds are made of it
     ratings: dict[str, Rating] = {}
     votes: dict[str, Vote] = {}
     traits: dict[str, Cell] = {}

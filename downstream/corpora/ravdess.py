@@ -84,6 +84,8 @@ register(
         language="English",
         expected={e: 96 if e == "neutral" else 192 for e in EMOTIONS.values()},
         speakers=24,
+        hours=1.5,
+        homepage="https://zenodo.org/records/1188976",
         scales={"intensity": (1.0, 2.0)},
         ids=ids,
         duplicates=(("03-01-03-01-02-01-07", "03-01-03-01-02-02-07"),),

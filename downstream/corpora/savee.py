@@ -71,6 +71,8 @@ register(
         language="English",
         expected={e: 120 if e == "neutral" else 60 for e in EMOTIONS.values()},
         speakers=4,
+        hours=0.5,
+        homepage="http://kahlan.eps.surrey.ac.uk/savee",
         ids=ids,
     )
 )

@@ -62,5 +62,7 @@ register(
         language="English",
         expected=dict.fromkeys(EMOTIONS.values(), 400),
         speakers=2,
+        hours=1.6,
+        homepage="https://doi.org/10.5683/SP2/E8H2MF",
     )
 )

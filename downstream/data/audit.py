@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.data.rows import PARTS, PlanRow
+from emopeft.downstream.data.rows import PARTS, UNSCORED, PlanRow
 from emopeft.downstream.protocols.rules import some
 
 PAIRS = (("test", "train"), ("test", "dev"), ("dev", "train"))
+TESTED = ("test_train", "test_dev")
 
 
 def audit_rows(
@@ -22,20 +23,23 @@ def audit_rows(
 ) -> dict[str, Any]:
     """Audit folds over all their stages and tests.
 
-    Test never shares a speaker or a recording with train or dev; dev shares speakers with train
-    only where that is declared, and a recording only where the corpus itself is known to hold it
-    twice. A speaker who is not known may be anyone.
+    Test shares a speaker with train or dev only where that is declared of test; recordings may then
+    be on any two sides, too. Dev shares speakers with train only where that is declared, and a
+    recording where the corpus itself is known to hold it twice. No utterance stands on two sides,
+    ever. A speaker who is not known may be anyone. An unscored test is a test.
 
     Args:
         folds: fold name -> its rows, as `Plan.rows` or `read_rows` give them.
-        declared: ("dev",) where dev may share speakers with train.
+        declared: the parts that may share speakers with train, "dev" and "test".
         unknown_speakers: whether utterances without a speaker are allowed.
         duplicates: groups of corpus/id that hold the same recording, as published.
 
     Returns:
         plain data for the record: ``declared``; ``unknown_allowed``; ``unknown``, how many
         utterances have no known speaker; ``leaks``, the findings that forbid a run, one sentence
-        each; ``clean``: whether there are none, None where that cannot be known; and per fold
+        each; ``leaking``, only where "test" is declared: the speakers of a test who are trained on
+        or chosen by, over all folds; ``clean``: whether there are neither, None where that cannot
+        be known; and per fold
         ``speakers`` (how many, per part and set), ``unknown_speakers`` (utterances per part),
         ``shared_speakers`` and ``shared_audio`` (per pair of parts; audio as [id, id]),
         ``utterances`` that stand in two parts, and ``test_overlaps`` (utterances per pair of
@@ -50,15 +54,19 @@ def audit_rows(
     strangers: set[str] = set()
     for name, rows in folds.items():
         reports[name] = _report(rows)
-        leaks += _leaks(name, reports[name], "dev" in declared, unknown_speakers, twins)
+        leaks += _leaks(name, reports[name], declared, unknown_speakers, twins)
         strangers |= {row.id for row in rows if not row.speaker}
-    clean = None if strangers and not leaks else not leaks
+    shared = [r["shared_speakers"][pair] for r in reports.values() for pair in TESTED]
+    leaking = {"leaking": sorted(set().union(*shared))} if "test" in declared else {}
+    found = bool(leaks or any(leaking.values()))
+    clean = None if strangers and not found else not found
     return {
         "declared": list(declared),
         "unknown_allowed": unknown_speakers,
         "unknown": len(strangers),
         "clean": clean,
         "leaks": leaks,
+        **leaking,
         "folds": reports,
     }
 
@@ -68,11 +76,12 @@ def _report(rows: Sequence[PlanRow]) -> dict[str, Any]:
     members: dict[str, dict[str, PlanRow]] = {part: {} for part in PARTS}
     tested: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        names = sets[row.part].setdefault(row.set, set())
+        part = "test" if row.part == UNSCORED else row.part
+        names = sets[part].setdefault(row.set, set())
         if row.speaker:
             names.add(row.speaker)
-        members[row.part].setdefault(row.id, row)
-        if row.part == "test":
+        members[part].setdefault(row.id, row)
+        if part == "test":
             tested[row.set].add(row.id)
     everyone = {part: set().union(*sets[part].values()) for part in PARTS}
     heard: dict[str, dict[str, list[str]]] = {part: defaultdict(list) for part in PARTS}
@@ -116,22 +125,21 @@ def _pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
 def _leaks(
     name: str,
     report: Mapping[str, Any],
-    dev_declared: bool,
+    declared: Sequence[str],
     unknown_allowed: bool,
     twins: Mapping[str, set[str]],
 ) -> list[str]:
     leaks = []
     for a, b in PAIRS:
-        declared = dev_declared and (a, b) == ("dev", "train")
         speakers = report["shared_speakers"][f"{a}_{b}"]
-        if speakers and not declared:
+        if speakers and a not in declared:
             leaks.append(f"fold {name}: speaker {some(speakers)} is in {a} and in {b}")
         audio = [
             f"{one} = {other}"
             for one, other in report["shared_audio"][f"{a}_{b}"]
             if a == "test" or other not in twins.get(one, ())
         ]
-        if audio:
+        if audio and "test" not in declared:
             leaks.append(f"fold {name}: the same audio is in {a} and in {b} ({some(audio)})")
     if report["utterances"]:
         leaks.append(f"fold {name}: {some(report['utterances'])} is on two sides")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from emopeft.downstream.data.rows import UNSCORED
 from emopeft.downstream.protocols.protocol import Protocol
 from emopeft.downstream.protocols.rules import some
 
@@ -21,11 +22,15 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
     classes = task.classes
     few: dict[str, list[str]] = {}
     strangers: set[str] = set()
+    labelled: dict[str, set[str]] = {}
     for fold in folds:
         for part, name, examples in fold.parts():
             speakers = {e.utterance.speaker_uid for e in examples}
             strangers |= {e.uid for e in examples if not e.utterance.speaker}
-            if part == "train":
+            if part == UNSCORED:
+                found = {e.uid for e in examples if task.target(e.utterance) is not None}
+                labelled.setdefault(name, set()).update(found)
+            if part in ("train", UNSCORED):
                 continue
             where = part if name in ("train", "test") else f"{part} '{name}'"
             if len(speakers) < 2 and "" not in speakers and protocol.unit != "speaker":
@@ -41,8 +46,33 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
             f"the {where} part of fold{'s' * (len(names) > 1)} {some(names, 12)} has one speaker: "
             "what is measured there may be true of that voice only"
         )
+    for name, found in labelled.items():
+        if found:
+            yield (
+                f"{len(found)} utterances of the test '{name}' have a target in this corpus: the "
+                "protocol has the test unscored, and none of them is used"
+            )
+    if "test" in protocol.declared:
+        yield from _leaking(folds)
     if strangers:
         yield (
             f"{len(strangers)} utterances have no known speaker: whether speakers are apart cannot "
             "be known"
+        )
+
+
+def _leaking(folds: Sequence[Fold]) -> Iterator[str]:
+    """How many speakers of the tests are on another side, where the protocol says so."""
+    tested: set[str] = set()
+    leaking: set[str] = set()
+    for fold in folds:
+        sides: dict[bool, set[str]] = {True: set(), False: set()}
+        for part, _, examples in fold.parts():
+            sides[part in ("test", UNSCORED)] |= {e.utterance.speaker_uid for e in examples} - {""}
+        tested |= sides[True]
+        leaking |= sides[True] & sides[False]
+    if leaking:
+        yield (
+            f"{len(leaking)} of {len(tested)} test speakers are trained on: the folds leak as "
+            "published, and how a model does on new voices is not what they measure"
         )

@@ -1,8 +1,9 @@
 """A fold of a plan: its stages in order and its tests, down to the example.
 
 A fold is an ordered list of stages (as a rule one, called "train"), each with a training and a dev
-part, and a named set of tests (as a rule one, called "test"). An example is an utterance in a view:
-as it was recorded ("clean"), or transformed.
+part, and a named set of tests (as a rule one, called "test"), of which the first is the main one.
+Beside them there may be unscored tests, which are predicted and have no targets. An example is an
+utterance in a view: as it was recorded ("clean"), or transformed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.data.rows import UNSCORED
 
 CLEAN = "clean"  # the view of an utterance as it was recorded
 
@@ -64,19 +66,23 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One fold: its stages in order, and its tests by name, in order."""
+    """One fold: its stages in order, its tests by name, in order, and its unscored tests."""
 
     name: str
     stages: tuple[Stage, ...]
     tests: Mapping[str, tuple[Example, ...]]
+    unscored: Mapping[str, tuple[Example, ...]] = dataclasses.field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[str, str, tuple[Example, ...]]]:
-        """(part, set, examples): train and dev of each stage in order, then each test."""
+        """(part, set, examples): train and dev of each stage in order, then each test, scored
+        ones first."""
         for stage in self.stages:
             yield "train", stage.name, stage.train
             yield "dev", stage.name, stage.dev
         for name, examples in self.tests.items():
             yield "test", name, examples
+        for name, examples in self.unscored.items():
+            yield UNSCORED, name, examples
 
     def heads(self) -> list[dict[str, Any]]:
         """`Stage.head` of each stage, in order."""

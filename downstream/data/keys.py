@@ -31,6 +31,25 @@ class CorpusKeys:
 
 
 @dataclasses.dataclass
+class ClipKeys:
+    mode: str = key(
+        "whole",
+        "of clips longer than clips.seconds: whole; crop: one stretch of them; segments: stretches "
+        "that cover the clip, their outputs averaged",
+        ("whole", "crop", "segments"),
+    )
+    seconds: float | None = key(
+        None, "length of a crop or segment; shorter clips stay whole", range=Range(0.1, 86_400)
+    )
+    starts: int = key(
+        1,
+        "places, spaced evenly, at one of which a crop begins in training, drawn in each epoch; 1, "
+        "and in dev and test always: the clip's beginning",
+        range=Range(1, 1000),
+    )
+
+
+@dataclasses.dataclass
 class HeadKeys:
     name: str = key("superb", "superb, PEFT-SER's conv, or Odyssey 2024's attentive")
     layers: str = key(

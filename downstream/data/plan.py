@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from emopeft.downstream.data.cautions import cautions
 from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.rows import (
     PARTS,
+    UNSCORED,
     PlanRow,
     fold_audio_hash_of,
     fold_hash_of,
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from emopeft.downstream.tasks.base import Task
 
 __all__ = [
-    "PARTS", "Plan", "PlanRow", "audit_rows", "fold_audio_hash_of", "fold_hash_of", "read_rows",
-    "write_rows",
+    "PARTS", "UNSCORED", "Plan", "PlanRow", "audit_rows", "fold_audio_hash_of", "fold_hash_of",
+    "read_rows", "write_rows",
 ]  # fmt: skip
 
 
@@ -82,7 +84,9 @@ class Plan:
         return [self.fold(name) for name in dict.fromkeys(x.strip() for x in text.split(","))]
 
     def target(self, example: Example) -> tuple[float, ...]:
-        """The task's target; UserError where the utterance has none."""
+        """The task's target, NaN throughout of an unscored test; UserError where there is none."""
+        if example.uid in self._blind:
+            return (math.nan,) * len(self.task.target_names)
         target = self.task.target(example.utterance)
         if target is None:
             raise UserError(
@@ -90,6 +94,12 @@ class Plan:
                 f"{self.protocol.name}"
             )
         return target
+
+    @functools.cached_property
+    def _blind(self) -> frozenset[str]:
+        """Who stands in an unscored test, and so in no other part of any fold."""
+        tests = (of for fold in self.folds for of in fold.unscored.values())
+        return frozenset(e.uid for examples in tests for e in examples)
 
     def rows(self, fold: Fold) -> list[PlanRow]:
         """What stands in the fold's examples.csv, in order."""
@@ -148,13 +158,23 @@ class Plan:
         )
 
     def check_leaks(self) -> None:
-        """Stop a run that would leak; raises UserError naming the folds and what they share."""
-        leaks = self.audit()["leaks"]
-        if leaks:
+        """Stop a run that would leak, or that is said to leak and does not.
+
+        Raises:
+            UserError: naming the folds and what they share.
+        """
+        audit, name = self.audit(), self.protocol.name
+        if leaks := audit["leaks"]:
             raise UserError(
-                f"protocol {self.protocol.name} leaks on this corpus: {'; '.join(leaks[:5])}"
+                f"protocol {name} leaks on this corpus: {'; '.join(leaks[:5])}"
                 f"{f'; and {len(leaks) - 5} more' if len(leaks) > 5 else ''}. Use a protocol whose "
-                "folds keep speakers apart (for a manifest: manifest-speakers)"
+                "folds keep speakers apart (for a manifest: manifest-speakers); only one that says "
+                "'leaks' in its name may run on published folds that do not"
+            )
+        if audit["clean"] and "leaking" in audit:
+            raise UserError(
+                f"protocol {name} says that it leaks, but no speaker of a test is on another side: "
+                "take the one without 'leaks' in its name"
             )
 
     # ---- making one -------------------------------------------------------------------------
@@ -194,7 +214,8 @@ class Plan:
                 for spec, train, dev in sides.stages
             ]  # fmt: skip
             tests = {n: examples(part, sides.spec.view) for n, part in sides.tests.items()}
-            return Fold(sides.spec.name, tuple(stages), tests)
+            blind = {n: examples(part, sides.spec.view) for n, part in sides.unscored.items()}
+            return Fold(sides.spec.name, tuple(stages), tests, blind)
 
         folds = tuple(fold(sides) for sides in resolved.folds)
         return cls(
@@ -206,7 +227,7 @@ class Plan:
             missing=resolved.missing,
             dropped=resolved.dropped,
             complete=not resolved.gaps,
-            warnings=tuple(cautions(protocol, folds, task)),
+            warnings=(*resolved.notes, *cautions(protocol, folds, task)),
             duplicates=tuple(
                 tuple(f"{corpus}/{name}" for name in group)
                 for corpus in protocol.corpora
@@ -220,12 +241,17 @@ class Plan:
         return dataclasses.replace(self, audio=audio, seconds=seconds)
 
     def counts(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-        """Examples per fold, part, set and class, zeros included; no classes: nothing per set."""
+        """Examples per fold, part, set and class, zeros included; no classes: nothing per set.
+
+        Unscored tests have none.
+        """
         classes = self.task.classes
         table: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         for fold in self.folds:
             parts: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
             for part, name, examples in fold.parts():
+                if part == UNSCORED:
+                    continue
                 have = Counter(self.task.class_of(e.utterance) for e in examples)
                 parts[part][name] = {c: have[c] for c in classes}
             table[fold.name] = parts

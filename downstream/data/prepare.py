@@ -12,7 +12,8 @@ from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utteranc
 from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.protocols.protocol import Protocol, load_protocol
+from emopeft.downstream.protocols.parting import parted
+from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
 from emopeft.downstream.tasks.keys import Settings
 from emopeft.errors import UserError, unknown
@@ -44,7 +45,10 @@ def choose_corpora(recipe: Recipe) -> list[Corpus]:
 
 
 def protocol_name(recipe: Recipe) -> str:
-    """The recipe's protocol, else the corpus' own; several corpora have none of their own."""
+    """The recipe's protocol, else the corpus' own; several corpora have none of their own.
+
+    A corpus' options may decide: ESD has one for each language.
+    """
     if recipe.protocol is not None:
         return recipe.protocol
     corpora = choose_corpora(recipe)
@@ -53,7 +57,7 @@ def protocol_name(recipe: Recipe) -> str:
             f"corpora {recipe.corpus.name} have no protocol in common; give one with --protocol "
             "FILE.json, whose key 'corpora' names them"
         )
-    return corpora[0].protocol
+    return corpora[0].with_options(**recipe.corpus.options).protocol
 
 
 def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
@@ -61,13 +65,13 @@ def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
 
     Args:
         several: whether it is one of several; one folder in the recipe then holds a folder, or
-            link, for each, called as the corpus is.
+            link, for each, called as the corpus is (as its NAME, where it is FORMAT:NAME).
     """
     place = recipe.corpus.data
     if isinstance(place, Mapping):
         place = place.get(corpus.name)
     elif several and place:
-        place = str(Path(place) / corpus.name)
+        place = str(Path(place) / corpus.folder_name)
     place = place or os.environ.get(corpus.environment)
     if not place:
         how = (
@@ -90,7 +94,7 @@ def prepare(recipe: Recipe) -> Data:
             once.
     """
     corpora = choose_corpora(recipe)
-    protocol = load_protocol(protocol_name(recipe))
+    protocol = _protocol(recipe, corpora)
     corpora = _in_order(corpora, protocol)
     for task in task_classes(recipe.task):
         if task.name not in protocol.tasks and not task.auxiliary:
@@ -112,11 +116,12 @@ def prepare(recipe: Recipe) -> Data:
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
-        make_task(recipe.task, protocol, utterances, settings),
+        make_task(recipe.task, protocol, parted(protocol, utterances)[0], settings),
         utterances,
         allow_incomplete=recipe.corpus.allow_incomplete,
     )
     plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
+    plan.check_leaks()  # as is a speaker on two sides; the same recording is seen below
     scanned = scan(
         list({e.uid: e.utterance for e in plan.examples()}.values()),
         store=cache_root(recipe.cache.dir),
@@ -125,6 +130,24 @@ def prepare(recipe: Recipe) -> Data:
     plan = plan.with_audio(scanned.audio, scanned.seconds)
     plan.check_leaks()
     return Data(corpora, roots, plan)
+
+
+def _protocol(recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
+    """The recipe's protocol: shipped, a file, or folds that came with the corpus itself."""
+    name = protocol_name(recipe)
+    corpus = corpora[0]
+    if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
+        protocol = load_protocol(name)
+        alike = len(corpora) == 1 and not protocol.prefixed and protocol.corpora == (corpus.like,)
+        return protocol.on(corpus.name) if alike else protocol
+    options = _options(recipe, corpora)[corpus.name]
+    data = corpus.folds(name, place_of(corpus, recipe), **options)
+    return parse(data, f"protocol {name}")
+
+
+def own(name: str, corpus: Corpus) -> bool:
+    """Whether a protocol's name is one of those that a corpus with folds of its own makes."""
+    return name == corpus.protocol or name.startswith(f"{corpus.protocol}-")
 
 
 def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:

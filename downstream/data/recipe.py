@@ -20,6 +20,7 @@ import yaml
 
 from emopeft.downstream.data.keys import (
     CacheKeys,
+    ClipKeys,
     CorpusKeys,
     HeadKeys,
     Mapping,
@@ -60,6 +61,7 @@ class Recipe:
     labels: LabelKeys = dataclasses.field(default_factory=LabelKeys)
     loss: LossKeys = dataclasses.field(default_factory=LossKeys)
     method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
+    clips: ClipKeys = dataclasses.field(default_factory=ClipKeys)
     head: HeadKeys = dataclasses.field(default_factory=HeadKeys)
     train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
     cache: CacheKeys = dataclasses.field(default_factory=CacheKeys)
@@ -252,6 +254,7 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
             "correct for rare classes twice; set one of them to none"
         )
+    _check_clips(recipe.clips)
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:
         raise unknown("value of head.name", recipe.head.name, HEADS)
@@ -275,6 +278,17 @@ def validate(recipe: Recipe) -> Recipe:
     if name is not None and len(name.encode()) > 200:
         raise UserError(f"-n {name[:40]}... is longer than 200 bytes; shorten it")
     return recipe
+
+
+def _check_clips(clips: ClipKeys) -> None:
+    if (clips.seconds is None) != (clips.mode == "whole"):
+        way_out = "give clips.mode crop or segments, with its clips.seconds, or neither"
+        raise UserError(f"clips.mode={clips.mode} and clips.seconds={clips.seconds}: {way_out}")
+    if clips.starts > 1 and clips.mode != "crop":
+        raise UserError(
+            f"clips.starts={clips.starts} is for crops, and clips.mode is {clips.mode}: set "
+            "clips.mode=crop, or clips.starts=1"
+        )
 
 
 def _check_choice(train: TrainKeys) -> None:

@@ -20,6 +20,7 @@ from emopeft.errors import UserError
 from emopeft.files import read_text, write_text
 
 PARTS = ("train", "dev", "test")
+UNSCORED = "unscored"  # the part of a test without targets; what it shares is shared by a test
 FIELDS = ("part", "set", "id", "speaker", "view", "weight", "audio")
 TARGET = "target_"  # before the names of the task's targets, in the header
 LARGEST = 512 << 20  # bytes of examples.csv: some millions of rows
@@ -32,11 +33,11 @@ class PlanRow(NamedTuple):
     """One example in one set of one fold.
 
     Attributes:
-        part: "train", "dev" or "test". set: the stage's name, or that of the test.
+        part: "train", "dev", "test" or "unscored". set: the stage's name, or that of the test.
         id: corpus/id. speaker: corpus/speaker, "" where unknown.
         view: "clean", or the transformation that is applied. weight: in its stage's loss.
         audio: SHA-256 of the decoded audio ("" where it was not read).
-        target: the task's, NaN where something is not rated.
+        target: the task's, NaN where something is not rated and throughout an unscored test.
     """
 
     part: str
@@ -117,8 +118,8 @@ def read_rows(path: Path) -> list[PlanRow]:
 
 def _row(cells: Sequence[str]) -> PlanRow:
     part, name, uid, speaker, view, weight, audio, *target = cells
-    if part not in PARTS:
-        raise ValueError(f"the part {part[:60]!r} is not train, dev or test")
+    if part not in (*PARTS, UNSCORED):
+        raise ValueError(f"the part {part[:60]!r} is not train, dev, test or unscored")
     if not SET_NAME.fullmatch(name):
         raise ValueError(f"the set {name[:60]!r} is no name")
     for what, cell in (("id", uid), ("speaker", speaker), ("view", view)):

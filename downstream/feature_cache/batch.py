@@ -20,16 +20,20 @@ class Batch:
         start_inputs: per utterance what `Upstream.forward_from` starts from (empty when all is
             frozen).
         targets: (batch, targets), see `downstream.tasks.base.Task.target`.
+        owners: where utterances are taken in several stretches, whose outputs are averaged: of
+            each input the place of its utterance in the batch (inputs,).
     """
 
     states: Tensor | list[Tensor]
     start_inputs: list[Tensor]
     targets: Tensor
+    owners: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """All of it."""
         states = [self.states] if isinstance(self.states, Tensor) else self.states
-        return [*states, *self.start_inputs, self.targets]
+        owners = [] if self.owners is None else [self.owners]
+        return [*states, *self.start_inputs, self.targets, *owners]
 
     def to(self, device: torch.device) -> Batch:
         """On a device. To a GPU the copies go through pinned memory and are not waited for."""
@@ -43,7 +47,17 @@ class Batch:
             states = place(self.states)
         else:
             states = [place(t) for t in self.states]
-        return Batch(states, [place(t) for t in self.start_inputs], place(self.targets))
+        owners = None if self.owners is None else place(self.owners)
+        return Batch(states, [place(t) for t in self.start_inputs], place(self.targets), owners)
+
+    def averaged(self, outputs: Tensor) -> Tensor:
+        """Outputs (inputs, outputs) as those of the utterances (batch, outputs)."""
+        if self.owners is None:
+            return outputs
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+        sums = outputs.new_zeros(len(self.targets), outputs.shape[1])
+        counts = torch.bincount(self.owners, minlength=len(self.targets))
+        return sums.index_add(0, self.owners, outputs) / counts[:, None]
 
 
 def _pinned(tensor: Tensor) -> Tensor:

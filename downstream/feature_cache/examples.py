@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.data.keys import CacheKeys
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.excerpts import Excerpt, Row
 from emopeft.downstream.feature_cache.extracting import (
     Extraction,
     batches_on,
@@ -36,15 +35,15 @@ SAMPLE_CLIPS = 4  # on which the effects of a rounded cache and of batches are m
 
 @dataclasses.dataclass
 class Examples:
-    """Utterances, in a fixed order, with their targets, durations and frozen parts.
+    """Utterances as an encoder sees them, in a fixed order, with targets and frozen parts.
 
     Either ``cache`` holds the frozen parts, or ``live`` makes them in every step.
     """
 
-    utterances: Sequence[Utterance]
+    rows: Sequence[Row]
     targets: Tensor  # (N, targets)
-    seconds: list[float]
-    audio: list[str]  # a digest of each one's audio
+    ways: Sequence[Sequence[int]]  # of each row those that an epoch of training draws one from
+    seconds: list[float]  # of audio in each row
     cache: FeatureCache | None = None
     preloaded: Tensor | None = None  # (N, states, width) when nothing but means is kept
     live: Live | None = None
@@ -59,35 +58,36 @@ class Examples:
         upstream: Upstream,
         start: int,
         pooled: bool,
-        utterances: Sequence[Utterance],
+        rows: Sequence[Row],
         targets: Tensor,
-        seconds: Sequence[float],
-        audio: Sequence[str],
         root: Path,
         keys: CacheKeys,
         numerics: Numerics | None = None,
         batch_seconds: float | None = None,
+        ways: Sequence[Sequence[int]] | None = None,
     ) -> Examples:
         """Compute and store what is frozen of each utterance.
 
         Args:
-            targets: (N, targets). seconds, audio: duration, and a digest of the audio, of each.
+            rows: what is taken of each utterance. targets: (N, targets).
             root: the folder of all caches.
             numerics: how the frozen part is computed.
             batch_seconds: seconds of audio that go through the upstream at once; 0: one clip;
                 None: as suits the device.
+            ways: see the class; None: each row is what its utterance is taken as.
 
         Raises:
             UserError: a clip is too short for the upstream (all of them are named), or the cache
                 would outgrow its limit.
         """
-        check_lengths(upstream, utterances, seconds)
+        excerpts = {e.name: e for row in rows for e in row}
+        check_lengths(upstream, list(excerpts.values()))
         numerics = numerics or Numerics()
-        examples = cls(utterances, targets, list(seconds), list(audio))
+        seconds = [sum(e.seconds for e in row) for row in rows]
+        examples = cls(rows, targets, ways or [[i] for i in range(len(rows))], seconds)
         if not keys.enabled:
             examples.why_not_kept = "cache.enabled=false"
-            paths = [u.path for u in utterances]
-            examples.live = Live(upstream, start, pooled, paths, numerics)
+            examples.live = Live(upstream, start, pooled, numerics)
             logger.warning(
                 "nothing is kept of the frozen part (%s): it is computed in every step",
                 examples.why_not_kept,
@@ -102,21 +102,26 @@ class Examples:
             return cache_key(upstream, at, pooled, parts, numerics.describe_frozen(device))
 
         cache = examples.cache = FeatureCache(root, key_at(start), keys.dtype, limit, what)
-        files = {a: u.path for a, u in zip(audio, utterances, strict=True)}
         has_none = start <= 0 and start != upstream.num_blocks
         if has_none:
             examples.stateless = (upstream, pooled)
         compute = Extraction(
-            upstream, start, pooled, files, dict(zip(audio, seconds, strict=True)),
-            has_none, None, numerics, batches_on(device, batch_seconds),
+            upstream, start, pooled, excerpts, has_none, None, numerics,
+            batches_on(device, batch_seconds),
         )  # fmt: skip
-        if not has_none and keys.dtype == "fp32" and upstream.has_blocks and cache.missing(audio):
+        if (
+            not has_none
+            and keys.dtype == "fp32"
+            and upstream.has_blocks
+            and cache.missing(excerpts)
+        ):
             # The highest start below for which there is an exact cache.
             for at in range(start - 1, FROM_FEATURES - 1, -1):
                 if FeatureCache.exists(root, key_at(at)):
                     compute.lower = (at, FeatureCache(root, key_at(at)))
                     break
-        cache.fill(files, compute, what if start == FROM_WAVEFORM else f"frozen part of {what}")
+        frozen = what if start == FROM_WAVEFORM else f"frozen part of {what}"
+        cache.fill({name: e.path for name, e in excerpts.items()}, compute, frozen)
         compute.lower = None  # no longer in use
         examples._measure(upstream, start, pooled, numerics, rounded=keys.dtype != "fp32")
         if pooled and start == upstream.num_blocks:
@@ -124,19 +129,28 @@ class Examples:
         return examples
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.rows)
+
+    def names(self) -> list[str]:
+        """What the frozen parts are kept by, row by row."""
+        return [e.name for row in self.rows for e in row]
 
     def _preload(self) -> Tensor:
-        """All means (N, states, width), read one shard after the other into their place."""
+        """All means (N, states, width), read one shard after the other into their place.
+
+        Of several stretches the mean: heads that take time means are affine in them.
+        """
         assert self.cache is not None
         where: dict[str, list[int]] = {}
-        for i, audio in enumerate(self.audio):
-            where.setdefault(audio, []).append(i)
+        for i, row in enumerate(self.rows):
+            for excerpt in row:
+                where.setdefault(excerpt.name, []).append(i)
+        several = torch.tensor([len(row) for row in self.rows])[:, None, None]
         result = torch.empty(0)
-        for audio, (states, _) in self.cache.by_shard(self.audio):
+        for name, (states, _) in self.cache.by_shard(self.names()):
             if not len(result):
-                result = torch.empty(len(self.audio), *states.shape)
-            result[where[audio]] = states
+                result = torch.zeros(len(self.rows), *states.shape)
+            result[where[name]] += states / several[where[name]]
         return result
 
     # ---- batches ----------------------------------------------------------------------------
@@ -195,22 +209,29 @@ class Examples:
         targets = self.targets[list(indices)]
         if self.preloaded is not None:
             return Batch(self.preloaded[list(indices)], [], targets)
+        rows = [self.rows[i] for i in indices]
+        excerpts = [e for row in rows for e in row]
+        owners = None
+        if len(excerpts) > len(rows):
+            owners = torch.tensor([place for place, row in enumerate(rows) for _ in row])
         if self.live is not None:
-            return self.live.waveforms(indices, targets)
+            return Batch([], [self.live.wav(e) for e in excerpts], targets, owners)
         assert self.cache is not None
-        items = [self.cache.get(self.audio[i]) for i in indices]
+        items = [self.cache.get(e.name) for e in excerpts]
         start_inputs = [k for _, k in items if k is not None]
         if self.stateless is not None:
-            return Batch([], start_inputs, targets)
+            return Batch([], start_inputs, targets, owners)
         states = [s for s, _ in items]
-        return Batch(torch.stack(states) if states[0].dim() == 2 else states, start_inputs, targets)
+        return Batch(
+            torch.stack(states) if states[0].dim() == 2 else states, start_inputs, targets, owners
+        )
 
     def _inputs(self, batch: Batch) -> Batch:
         """What a model takes, of what was read and lies on the device."""
         if self.live is not None:
             return self.live.inputs(batch)
         if self.stateless is not None:
-            count, device = len(batch.targets), batch.targets.device
+            count, device = len(batch.start_inputs), batch.targets.device
             batch.states = empty_states(*self.stateless, count, device)
         return batch
 
@@ -218,11 +239,11 @@ class Examples:
 
     def stored_bytes(self) -> int:
         """What these utterances take in the cache."""
-        return 0 if self.cache is None else self.cache.bytes(self.audio)
+        return 0 if self.cache is None else self.cache.bytes(self.names())
 
     def frozen_seconds(self) -> float:
         """What the frozen part of these utterances took, whenever it was computed."""
-        return 0.0 if self.cache is None else self.cache.seconds(self.audio)
+        return 0.0 if self.cache is None else self.cache.seconds(self.names())
 
     def facts(self) -> dict[str, Any]:
         """How the frozen part was kept."""
@@ -239,15 +260,12 @@ class Examples:
         assert self.cache is not None
         device = device_of(upstream)
         chosen = range(0, len(self), max(1, len(self) // SAMPLE_CLIPS))[:SAMPLE_CLIPS]
-        seconds = self.cache.batch_seconds(self.audio)
+        seconds = self.cache.batch_seconds(self.names())
         if rounded:
-            self.drift = {f"stored_{k}": v for k, v in self.cache.drift(self.audio).items()}
+            self.drift = {f"stored_{k}": v for k, v in self.cache.drift(self.names()).items()}
         if not (seconds or (rounded and pooled and start != upstream.num_blocks)):
             return
-        wavs = [
-            torch.from_numpy(decode(self.utterances[i].path, SAMPLE_RATE)).to(device)
-            for i in chosen
-        ]
+        wavs = [self.rows[i][0].read().to(device) for i in chosen]
         if seconds:
             difference = batching_difference(upstream, start, pooled, wavs, numerics)
             self.batched = {"seconds": seconds, "difference": difference}
@@ -265,14 +283,12 @@ def _arrive(batch: Batch, stream: torch.cuda.Stream) -> None:
         tensor.record_stream(current)
 
 
-def check_lengths(
-    upstream: Upstream, utterances: Sequence[Utterance], seconds: Sequence[float]
-) -> None:
+def check_lengths(upstream: Upstream, excerpts: Sequence[Excerpt]) -> None:
     """Raises UserError naming the clips that are too short for the upstream."""
     short = [
-        f"{u.path} ({s * 1000:.0f} ms)"
-        for u, s in zip(utterances, seconds, strict=True)
-        if s * SAMPLE_RATE < upstream.min_samples
+        f"{e.path} ({e.seconds * 1000:.0f} ms)"
+        for e in excerpts
+        if e.seconds * SAMPLE_RATE < upstream.min_samples
     ]
     if short:
         raise UserError(

@@ -8,13 +8,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from emopeft.downstream.corpora.audio import decode
+from emopeft.downstream.feature_cache.excerpts import Excerpt
 from emopeft.downstream.feature_cache.frozen import continued_items, frozen_items
 from emopeft.downstream.feature_cache.store import FeatureCache, Item, Made
 from emopeft.errors import UserError
@@ -43,7 +41,7 @@ class Extraction:
     """Makes items of clips (`FeatureCache.fill`).
 
     Attributes:
-        paths, seconds: file and duration of each clip, by the name that the cache knows it by.
+        excerpts: each clip, or stretch of one, by the name that the cache knows it by.
         without_states: whether no state lies below the start.
         lower: a start below, and the cache that holds the items there.
         batch_seconds: how much goes through the upstream at once (0: one clip).
@@ -52,8 +50,7 @@ class Extraction:
     upstream: Upstream
     start: int
     pooled: bool
-    paths: Mapping[str, Path]
-    seconds: Mapping[str, float]
+    excerpts: Mapping[str, Excerpt]
     without_states: bool = False
     lower: tuple[int, FeatureCache] | None = None
     numerics: Numerics = dataclasses.field(default_factory=Numerics)
@@ -76,7 +73,7 @@ class Extraction:
             yield from self._made(group, inputs, started)
 
     def _from_audio(self, names: Sequence[str]) -> Iterator[Made]:
-        groups = decoded(self.groups(names), self.paths)
+        groups = decoded(self.groups(names), self.excerpts)
         started = time.monotonic()
         for group, wavs in groups:
             yield from self._made(group, wavs, started)
@@ -86,7 +83,7 @@ class Extraction:
         """Batches of similar length, in an order that says nothing about length."""
         if not self.batch_seconds or self.start == FROM_WAVEFORM:
             return [[name] for name in names]
-        cost = {name: self._cost(self.seconds[name]) for name in names}
+        cost = {name: self._cost(self.excerpts[name].seconds) for name in names}
         place = {name: number for number, name in enumerate(names)}
         groups: list[list[str]] = []
         for name in sorted(names, key=lambda name: (-cost[name], place[name])):
@@ -110,10 +107,11 @@ class Extraction:
             items = self._run(inputs)
         except torch.OutOfMemoryError:
             if len(group) == 1:
+                excerpt = self.excerpts[group[0]]
                 raise UserError(
-                    f"{self.paths[group[0]]} ({self.seconds[group[0]]:.1f} s) does not fit into "
-                    f"the memory of {device_of(self.upstream)}; take the clip out, or another "
-                    "device"
+                    f"{excerpt.path} ({excerpt.seconds:.1f} s) does not fit into the memory of "
+                    f"{device_of(self.upstream)}; cut it (clips.mode=segments, clips.seconds=20), "
+                    "take it out, or take another device"
                 ) from None
             items = None
         if items is None:  # outside of the handler, whose traceback holds the tensors
@@ -128,15 +126,16 @@ class Extraction:
             for states, start_input in items
         ]
         elapsed = time.monotonic() - started
-        whole = sum(self.seconds[name] for name in group) or 1.0
+        whole = sum(self.excerpts[name].seconds for name in group) or 1.0
         for name, item in zip(group, items, strict=True):
             if not all(bool(t.isfinite().all()) for t in item if t is not None):
+                path = self.excerpts[name].path
                 raise UserError(
-                    f"{self.upstream.name} gives NaN or infinity for {self.paths[name]}; check "
-                    "the clip, and the weights with another clip"
+                    f"{self.upstream.name} gives NaN or infinity for {path}; check the clip, and "
+                    "the weights with another clip"
                 )
             item = (torch.zeros(0), item[1]) if self.without_states else item
-            share = elapsed * self.seconds[name] / whole
+            share = elapsed * self.excerpts[name].seconds / whole
             yield Made(name, item, share, self.batch_seconds if len(group) > 1 else 0.0)
 
     def _run(self, inputs: Sequence[Tensor] | Sequence[Item]) -> list[Item]:
@@ -152,20 +151,20 @@ class Extraction:
 
 
 def decoded(
-    groups: Sequence[list[str]], paths: Mapping[str, Path]
+    groups: Sequence[list[str]], excerpts: Mapping[str, Excerpt]
 ) -> Iterator[tuple[list[str], list[Tensor]]]:
     """Groups of clips with their waveforms (samples,), a few groups ahead, in threads."""
     todo = iter(groups)
-    waiting: deque[tuple[list[str], list[Future[np.ndarray]]]] = deque()
+    waiting: deque[tuple[list[str], list[Future[Tensor]]]] = deque()
     pool = ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1))
     try:
         while True:
             while len(waiting) < AHEAD and (group := next(todo, None)) is not None:
-                jobs = [pool.submit(decode, paths[name], SAMPLE_RATE) for name in group]
+                jobs = [pool.submit(excerpts[name].read) for name in group]
                 waiting.append((group, jobs))
             if not waiting:
                 return
             group, jobs = waiting.popleft()
-            yield group, [torch.from_numpy(job.result()) for job in jobs]
+            yield group, [job.result() for job in jobs]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -114,6 +114,14 @@ class NumericsFacts(Strict):
     deterministic: bool = False
 
 
+class ClipFacts(Strict):
+    """How longer clips are taken (the recipe's section ``clips``)."""
+
+    mode: Literal["whole", "crop", "segments"] = "whole"
+    seconds: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
+    starts: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
 class StageFacts(Strict):
     """A stage of the training, with what differs from the run's method and recipe."""
 
@@ -139,6 +147,7 @@ class AdapterConfig(Strict):
     seed: Seed
     numerics: NumericsFacts
     stages: list[StageFacts] = []
+    clips: ClipFacts = ClipFacts()
     # Of schema 1 only: what the method drew without training it is not among the tensors, it is
     # drawn again from the seed.
     seeded: bool = False

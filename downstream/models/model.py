@@ -64,6 +64,9 @@ class AdaptedModel(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Tensor:
+        return batch.averaged(self._outputs(batch))
+
+    def _outputs(self, batch: Batch) -> Tensor:
         if not batch.start_inputs:
             if isinstance(batch.states, Tensor):
                 return self.head(batch.states, torch.empty(0))

@@ -18,6 +18,8 @@ from typing import Any
 from emopeft.downstream.protocols.protocol import parse
 from emopeft.downstream.protocols.tables import RATED, folds_of, protocols
 from emopeft.downstream.protocols.tables_iemocap import IEMOCAP_LABELS, LAST_IS_DEV, iemocap_tables
+from emopeft.downstream.protocols.tables_more import more_tables
+from emopeft.downstream.protocols.tables_msp import msp_tables
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
 
@@ -122,7 +124,8 @@ def text(protocol: dict[str, Any]) -> str:
 
 KEYS = (
     "name", "version", "corpus", "task", "description", "source", "classes", "labels", "counts",
-    "total", "unlabelled", "speaker_overlap", "unit", "leave_out", "rule", "folds", "utterances",
+    "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored", "submission", "unit",
+    "leave_out", "rule", "folds", "utterances",
 )  # fmt: skip
 
 
@@ -135,7 +138,9 @@ def build(metadata: Path | None = None) -> dict[str, str]:
     """File name -> text of every protocol that can be made, each checked by the reader."""
     documents = [
         *iemocap_tables(),
+        *msp_tables(),
         *protocols(),
+        *more_tables(),
         *(iemocap_protocols(metadata) if metadata else ()),
     ]
     files = {}

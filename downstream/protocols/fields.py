@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -14,6 +15,10 @@ from emopeft.validation import Strict
 MOST_FOLDS = 1000
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 PLAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # it becomes part of the name of a folder
+
+# A part that shares speakers with train, by the words one of which the protocol's name must hold.
+# Where test leaks nothing is kept apart, so that ``leaks`` is said of dev, too.
+OVERLAPS = {"dev": ("random-dev", "leaks"), "test": ("leaks",)}
 
 T = TypeVar("T")
 
@@ -47,6 +52,12 @@ def once(items: list[T]) -> list[T]:
     if twice := [item for item, number in Counter(items).items() if number > 1]:
         raise ValueError(f"'{twice[0]}' stands twice")
     return items
+
+
+def declared(name: str, overlap: Iterable[str]) -> tuple[str, ...]:
+    """The parts that share speakers with train, as the file says *and* the protocol's name."""
+    words = f"-{name}-"
+    return tuple(p for p in overlap if any(f"-{w}-" in words for w in OVERLAPS.get(p, ())))
 
 
 def _places(value: Any) -> str:
@@ -134,7 +145,8 @@ class GroupRule(Strict):
 
     Speakers (or sessions) get a fold each while there are at most ``one_each_up_to``; more of
     them are grouped into ``folds`` groups of about equal numbers of them, of each class and of
-    utterances. At least 3 of each: train, dev and test.
+    utterances. At least 3 of each: train, dev and test. A split makes one fold; what it calls
+    test1, test-phone and the like are tests of their own, by these names in small letters.
     """
 
     by: Literal["speaker", "session", "split"]

@@ -34,17 +34,29 @@ File format::
                                      "dev" may be {"part": 1, "modulus": 5, "remainder": 0},
                                      see HashRule
      "rule": {"by": "speaker"},      speaker, session or split, see GroupRule
-     "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev
-     "unknown_speakers": true}       utterances without a speaker may take part; that the folds
+     "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev.
+                                     "test", too: test shares speakers and maybe recordings with
+                                     train and dev; the name must hold leaks
+     "unknown_speakers": true,       utterances without a speaker may take part; that the folds
                                      are clean can then not be known, and the record says so
+     "unscored": ["test3"],          tests without published targets, see below
+     "submission": "msp-podcast"}    what their predictions are handed in as, too (may be absent):
+                                     a format of downstream/records/submissions.py
 
 ``labels`` and ``classes`` may both be absent: the labels present, sorted.
 
 Several corpora: with ``corpora``, ids, speakers and sessions are written "corpus/name", and
 ``labels`` holds a map for each: ``{"ravdess": {"calm": "neutral"}, "emodb": {...}}``.
 
-Several tests: ``"tests": {"clean": [...], "phone": [...]}`` in place of ``test``. Several stages,
-each going on with what the one before gave, in place of ``dev`` and ``train``::
+Several tests: ``"tests": {"clean": [...], "phone": [...]}`` in place of ``test``; each is measured
+by itself, and the first is the main one. With the rule by split they are those of the data, in the
+order of their names: test1, test2, test-phone.
+
+A test that is ``unscored`` is predicted and never measured. Its utterances stand in no other part
+of any fold and not in ``utterances``; they need no label, and one that they have is not used. They
+count as tested for the audit. ``counts`` and ``total`` are of all others.
+
+Several stages, each going on with what the one before gave, in place of ``dev`` and ``train``::
 
     "stages": [{"name": "adapt", "train": [...], "dev": [...], "method": "lora"},
                {"name": "finish", "dev": [...], "freeze": ["head"], "keys": {"lr": 1e-5}}]
@@ -62,7 +74,7 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Utterance
-from emopeft.downstream.protocols.fields import GroupRule, HashRule
+from emopeft.downstream.protocols.fields import GroupRule, HashRule, declared
 from emopeft.downstream.protocols.schema import LARGEST_FILE, FoldFile, ProtocolFile
 from emopeft.errors import UserError, unknown
 from emopeft.files import read_json
@@ -139,6 +151,8 @@ class Protocol:
     unlabelled: bool = False
     speaker_overlap: tuple[str, ...] = ()
     unknown_speakers: bool = False
+    unscored: tuple[str, ...] = ()
+    submission: str | None = None
     rule: GroupRule | None = None
     prefixed: bool = False
 
@@ -167,6 +181,8 @@ class Protocol:
             unlabelled=file.unlabelled,
             speaker_overlap=tuple(file.speaker_overlap),
             unknown_speakers=file.unknown_speakers,
+            unscored=tuple(file.unscored),
+            submission=file.submission,
             rule=file.rule,
             prefixed=file.corpora is not None,
         )
@@ -183,9 +199,13 @@ class Protocol:
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """("dev",) where dev may share speakers with train: said in the file *and* in the name."""
-        named = "random-dev" in self.name
-        return tuple(part for part in self.speaker_overlap if part == "dev" and named)
+        """The parts that may share speakers with train: said in the file *and* in the name."""
+        return declared(self.name, self.speaker_overlap)
+
+    def on(self, corpus: str) -> Protocol:
+        """The protocol of one corpus on another that is like it."""
+        labels = {corpus: next(iter(self.labels.values()))} if self.labels else {}
+        return dataclasses.replace(self, corpora=(corpus,), labels=labels)
 
     def labelling(
         self, utterances: Iterable[Utterance], votes: bool = False

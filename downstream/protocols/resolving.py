@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.protocols.fields import HashRule
-from emopeft.downstream.protocols.protocol import FoldSpec, Protocol, StageSpec
-from emopeft.downstream.protocols.rules import folds_by, some
+from emopeft.downstream.protocols.parting import Sides, key_of, left_out, parted, sides_of
+from emopeft.downstream.protocols.protocol import FoldSpec, Protocol
+from emopeft.downstream.protocols.rules import folds_by, named_test, some
 from emopeft.errors import UserError
-
-Utterances = tuple[Utterance, ...]
 
 
 class Targets(typing.Protocol):
@@ -27,18 +26,12 @@ class Targets(typing.Protocol):
     def class_of(self, utterance: Utterance, /) -> str | None: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Sides:
-    """A fold's utterances: per stage its spec, train and dev; per test its utterances."""
-
-    spec: FoldSpec
-    stages: tuple[tuple[StageSpec, Utterances, Utterances], ...]
-    tests: Mapping[str, Utterances]
-
-
 @dataclasses.dataclass
 class Resolved:
-    """What resolving a protocol on its corpora gives; ``gaps`` are the ways it is incomplete."""
+    """What resolving a protocol on its corpora gives.
+
+    ``gaps`` are the ways it is incomplete, ``notes`` what a reader should know.
+    """
 
     classes: tuple[str, ...]
     class_of: Callable[[Utterance], str | None]
@@ -47,6 +40,7 @@ class Resolved:
     missing: tuple[str, ...] = ()
     gaps: list[str] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def resolve(
@@ -69,27 +63,24 @@ def resolve(
             without training utterances.
     """
     resolved = Resolved(task.classes, task.class_of)
+    utterances, blind = parted(protocol, utterances)
     members = _members(protocol, utterances, task, resolved)
     _check_members(protocol, members, resolved)
     unit, specs = protocol.unit, protocol.folds
     if protocol.rule is not None:
         _stop(protocol, resolved, allow_incomplete)
         unit, specs = folds_by(
-            protocol.rule, members, lambda u: task.class_of(u) or "", protocol.prefixed
+            protocol.rule, [*members, *blind], lambda u: task.class_of(u) or "", protocol.prefixed
         )
+        resolved.notes += _silent_tests(protocol, utterances, members)
     if unit in ("speaker", "session"):
-        _check_groups(protocol, unit, specs, members, resolved)
-    resolved.folds = [_sides(protocol, spec, unit, members) for spec in specs]
+        _check_groups(protocol, unit, specs, [*members, *blind], resolved)
+    resolved.folds = [sides_of(protocol, spec, unit, members, blind) for spec in specs]
+    _check_unscored(protocol, resolved)
     _stop(protocol, resolved, allow_incomplete)
     _check_sides(resolved, task.every_class)
     _stop(protocol, resolved, allow_incomplete)
     return resolved
-
-
-def key_of(utterance: Utterance, unit: str, prefixed: bool) -> str:
-    """What ``unit`` calls the utterance by; "" where that is not known."""
-    name = {"speaker": utterance.speaker, "session": utterance.session}.get(unit, utterance.id)
-    return f"{utterance.corpus}/{name}" if prefixed and name else name or ""
 
 
 def label_of(protocol: Protocol, utterance: Utterance) -> str | None:
@@ -112,13 +103,12 @@ def _members(
     if protocol.utterances:
         members = _listed(protocol, by_id, task, resolved)
     else:
-        unit = protocol.rule.by if protocol.rule else protocol.unit
         chosen_by_task = protocol.unlabelled or not protocol.labels
         members = [
             u
             for u in utterances
             if (chosen_by_task or label_of(protocol, u) is not None)
-            and key_of(u, unit, protocol.prefixed) not in protocol.leave_out
+            and not left_out(protocol, u)
             and task.target(u) is not None
         ]
         members.sort(key=lambda u: (u.corpus, u.id))  # not as the file system lists them
@@ -206,6 +196,41 @@ def _check_groups(
         resolved.gaps.append(f"{unit} {some(absent)} of the protocol is not in the corpus")
 
 
+def _check_unscored(protocol: Protocol, resolved: Resolved) -> None:
+    """Unscored tests that are not there, and folds that have no others."""
+    for sides in resolved.folds:
+        name = sides.spec.name
+        if not sides.tests:
+            resolved.errors.append(f"fold {name} has only unscored tests; a scored one is needed")
+        for test in protocol.unscored:
+            listed = sides.spec.tests.get(test, ())
+            present = len(sides.unscored.get(test, ()))
+            if not present and (listed or protocol.rule):
+                resolved.gaps.append(
+                    f"the unscored test '{test}' of fold {name} is not in the corpus"
+                )
+            elif protocol.unit == "id" and present < len(listed):
+                resolved.gaps.append(
+                    f"{len(listed) - present} of {len(listed)} utterances of the unscored test "
+                    f"'{test}' of fold {name} are not in the corpus"
+                )
+
+
+def _silent_tests(
+    protocol: Protocol, utterances: Sequence[Utterance], members: Sequence[Utterance]
+) -> list[str]:
+    """A split's tests that nobody has a target in: they would vanish without a word."""
+    if protocol.rule is None or protocol.rule.by != "split":
+        return []
+    there = {named_test(u) for u in members}
+    counts = Counter(test for u in utterances if (test := named_test(u)) and test not in there)
+    return [
+        f"no utterance of the test '{test}' has a target, and its {number} take no part: to have "
+        "them predicted, name the test in the key 'unscored' of a protocol file"
+        for test, number in sorted(counts.items())
+    ]
+
+
 def _check_sides(resolved: Resolved, every_class: bool) -> None:
     for sides in resolved.folds:
         name = sides.spec.name
@@ -235,34 +260,3 @@ def _stop(protocol: Protocol, resolved: Resolved, allow_incomplete: bool) -> Non
             "complete the corpus, check --data, choose another protocol, or run on what is there "
             "with -o corpus.allow_incomplete=true"
         )
-
-
-def _sides(protocol: Protocol, spec: FoldSpec, unit: str, members: Sequence[Utterance]) -> Sides:
-    """All sides of a fold. Ids keep the order of their list, all else that of members."""
-    keys = [key_of(u, unit, protocol.prefixed) for u in members]
-    groups: dict[str, list[Utterance]] = {}
-    for key, utterance in zip(keys, members, strict=True):
-        groups.setdefault(key, []).append(utterance)
-
-    def listed(names: Sequence[str]) -> Utterances:
-        if unit in ("speaker", "session"):
-            units = set(names)
-            return tuple(u for key, u in zip(keys, members, strict=True) if key in units)
-        return tuple(u for name in names for u in groups.get(name, ()))
-
-    tests = {name: listed(names) for name, names in spec.tests.items()}
-    tested = {u.uid for part in tests.values() for u in part}
-    devs: list[Utterances] = []
-    for stage in spec.stages:
-        rule = stage.dev
-        if isinstance(rule, HashRule):
-            devs.append(tuple(u for u in members if u.uid not in tested and rule.chooses(u.id)))
-        else:
-            devs.append(listed(rule))
-    uids = tested | {u.uid for dev in devs for u in dev}
-    others = tuple(u for u in members if u.uid not in uids)
-    stages = tuple(
-        (stage, others if stage.train is None else listed(stage.train), dev)
-        for stage, dev in zip(spec.stages, devs, strict=True)
-    )
-    return Sides(spec, stages, tests)

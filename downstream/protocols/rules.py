@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from emopeft.downstream.corpora.base import Utterance
-from emopeft.downstream.protocols.fields import GroupRule
-from emopeft.downstream.protocols.protocol import FoldSpec
+from emopeft.downstream.protocols.fields import PLAIN, GroupRule
+from emopeft.downstream.protocols.protocol import FoldSpec, StageSpec
 from emopeft.errors import UserError, unknown
 
 # What the sides of a split are called. "evaluation" is the test part where nothing else is
@@ -18,6 +19,8 @@ SIDES = {
     "dev": "dev", "development": "dev", "valid": "dev", "val": "dev", "validation": "dev",
     "test": "test", "eval": "evaluation", "evaluation": "evaluation",
 }  # fmt: skip
+# What a test of its own is called, in small letters: test1, test-phone, test_clean.
+NAMED_TEST = re.compile(r"test([0-9]|[-_.][a-z0-9]).*")
 ORDERED = 7  # groups whose every order is tried
 EXCHANGES = 200_000  # pairs that are tried to bring a class into every group
 
@@ -168,27 +171,62 @@ def _rotate(groups: list[list[str]]) -> tuple[FoldSpec, ...]:
 
 
 def _own_split(utterances: Sequence[Utterance], prefixed: bool) -> FoldSpec:
-    sides: dict[str, list[str]] = {"train": [], "dev": [], "test": [], "evaluation": []}
+    """The fold of a split that came with the data.
+
+    Each of its tests keeps its name, in small letters, and they come in the order of their names
+    (test2 before test10): nobody takes the first of them, the main one, for another.
+    """
+    sides: dict[str, list[str]] = {"train": [], "dev": [], "evaluation": []}
+    tests: dict[str, list[str]] = {}
     for utterance in utterances:
-        name = (utterance.split or "").strip().lower()
-        if not name:
-            raise UserError(
-                f"utterance '{utterance.id}' has no split; fill the column 'split' with train, "
-                "dev or test, or use the protocol manifest-speakers"
-            )
-        if name not in SIDES:
-            raise unknown(f"split of utterance '{utterance.id}'", name, SIDES)
-        sides[SIDES[name]].append(utterance.uid if prefixed else utterance.id)
+        side = _side_of(utterance)
+        of = sides if side in sides else tests
+        of.setdefault(side, []).append(utterance.uid if prefixed else utterance.id)
     evaluation = sides.pop("evaluation")
-    if evaluation and sides["dev"] and sides["test"]:
+    if evaluation and sides["dev"] and tests:
         raise UserError(
             "the column 'split' has a dev, a test and an evaluation part, and evaluation may mean "
             "either; call it dev or test"
         )
-    sides["dev" if sides["test"] else "test"] += evaluation
-    for side, ids in sides.items():
-        if not ids:
+    if evaluation and tests:
+        sides["dev"] = evaluation
+    elif evaluation:
+        tests["test"] = evaluation
+    for side, found in (*sides.items(), ("test", tests)):
+        if not found:
             raise UserError(
                 f"no labelled utterance has the split '{side}'; train, dev and test are all needed"
             )
-    return FoldSpec.plain("1", sides["test"], sides["dev"], sides["train"])
+    stage = StageSpec("train", tuple(sides["dev"]), tuple(sides["train"]))
+    return FoldSpec("1", {n: tuple(tests[n]) for n in sorted(tests, key=_natural)}, (stage,))
+
+
+def _side_of(utterance: Utterance) -> str:
+    """The side of a split that an utterance is on: one of `SIDES`, or a test by its name."""
+    name = (utterance.split or "").strip().lower()
+    if not name:
+        raise UserError(
+            f"utterance '{utterance.id}' has no split; fill the column 'split' with train, dev or "
+            "test, or use the protocol manifest-speakers"
+        )
+    if name in SIDES:
+        return SIDES[name]
+    if not name.startswith("test"):
+        raise unknown(f"split of utterance '{utterance.id}'", name, SIDES)
+    if not (NAMED_TEST.fullmatch(name) and re.fullmatch(PLAIN, name)):
+        raise UserError(
+            f"the split '{name[:60]}' of utterance '{utterance.id}' names no test: call it test, "
+            "test1 or test-NAME, up to 60 letters, digits, '.', '_' or '-'"
+        )
+    return name
+
+
+def named_test(utterance: Utterance) -> str | None:
+    """The test of a split that an utterance stands in, None for all other sides and none."""
+    name = (utterance.split or "").strip().lower()
+    return name if name == "test" or NAMED_TEST.fullmatch(name) else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts test2 before test10."""
+    return [(int(x) if x.isdigit() else -1, x) for x in re.split(r"(\d+)", name)]

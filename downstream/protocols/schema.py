@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from emopeft.downstream.protocols.fields import (
     MOST_FOLDS,
+    OVERLAPS,
     Count,
     Dev,
     GroupRule,
@@ -25,6 +26,7 @@ from emopeft.downstream.protocols.fields import (
     Text,
     Texts,
     View,
+    declared,
     list_or_other,
     nested_or_flat,
     once,
@@ -132,6 +134,8 @@ class ProtocolFile(Strict):
     unlabelled: bool = False
     speaker_overlap: Texts = []
     unknown_speakers: bool = False
+    unscored: Annotated[list[Plain], AfterValidator(once), Field(max_length=50)] = []
+    submission: Name | None = None
     unit: Literal["id", "position", "speaker", "session", "rule"]
     leave_out: Texts = []
     rule: GroupRule | None = None
@@ -147,15 +151,16 @@ class ProtocolFile(Strict):
             raise ValueError("the key 'corpus' is missing (or give a list of 'corpora', not both)")
         self._check_unit()
         self._check_classes()
-        if self.speaker_overlap not in ([], ["dev"]):
-            raise ValueError(
-                "key 'speaker_overlap' may only be [] or [\"dev\"]: test shares no speaker"
-            )
-        if self.speaker_overlap and "random-dev" not in self.name:
-            raise ValueError(
-                "key 'speaker_overlap' declares a dev part that shares speakers with training, so "
-                f"the name must say so: 'random-dev' is not in '{self.name}'"
-            )
+        check_unscored(self)
+        for part in self.speaker_overlap:
+            if part not in OVERLAPS:
+                raise ValueError(f"key 'speaker_overlap' may hold dev and test, not '{part}'")
+            if part not in declared(self.name, [part]):
+                raise ValueError(
+                    f"key 'speaker_overlap' declares a {part} part that shares speakers with "
+                    f"training, so the name must say so: '{OVERLAPS[part][0]}' is not in "
+                    f"'{self.name}'"
+                )
         return self
 
     def _check_unit(self) -> None:
@@ -184,7 +189,8 @@ class ProtocolFile(Strict):
                     raise ValueError(
                         f"{where}: position {max(members)} is past the {len(known)} utterances"
                     )
-                if self.unit == "id" and (strange := set(members) - known):
+                blind = key.removeprefix("tests.") in self.unscored  # has no class to stand there
+                if self.unit == "id" and not blind and (strange := set(members) - known):
                     raise ValueError(f"{where}: '{min(strange)}' is not in 'utterances'")
 
     def _check_classes(self) -> None:
@@ -222,6 +228,36 @@ class ProtocolFile(Strict):
         if self.corpus is not None:
             return {self.corpus: dict(self.labels)} if self.labels else {}  # type: ignore[arg-type]
         return {corpus: dict(labels) for corpus, labels in self.labels.items()}  # type: ignore[arg-type]
+
+
+def check_unscored(file: ProtocolFile) -> None:
+    """Unscored tests stand beside scored ones, and who is in one stands nowhere else."""
+    if file.submission is not None and not file.unscored:
+        raise ValueError("key 'submission' is how an 'unscored' test is handed in: name the test")
+    if not file.unscored:
+        return
+    if file.rule is not None:
+        if file.rule.by != "split":
+            raise ValueError(f"key 'unscored' needs tests with names; a rule by {file.rule.by} "
+                             "makes none")  # fmt: skip
+        return
+    if file.unit == "position":
+        raise ValueError("key 'unscored' needs unit 'id': who has no class is not in 'utterances'")
+    named = {name for fold in file.folds for name in fold.named_tests()}
+    if strange := [name for name in file.unscored if name not in named]:
+        raise ValueError(f"key 'unscored': no fold has the test '{strange[0]}'")
+    blind: set[Any] = set()
+    others: set[Any] = set(file.utterances)
+    for fold in file.folds:
+        if set(fold.named_tests()) <= set(file.unscored):
+            raise ValueError(f"fold {fold.name} has only 'unscored' tests: give it a scored one")
+        for key, members in _lists(fold):
+            side = blind if key.removeprefix("tests.") in file.unscored else others
+            side.update(members)
+    if both := blind & others:
+        raise ValueError(
+            f"'{min(both)}' is in an 'unscored' test and elsewhere: it has no target to be used"
+        )
 
 
 def _lists(fold: FoldFile) -> Iterable[tuple[str, list[Any]]]:

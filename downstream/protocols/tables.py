@@ -61,7 +61,7 @@ def folds_of(folds: Sequence[tuple[Sequence[str], Any]]) -> list[dict[str, Any]]
     ]
 
 
-def _both(
+def both(
     name: str,
     corpus: str,
     counts: dict[str, int],
@@ -106,7 +106,7 @@ def _ravdess() -> Iterator[dict[str, Any]]:
         ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised"), 192
     )
     counts["neutral"] = 96
-    yield from _both(
+    yield from both(
         "ravdess-6fold",
         "ravdess",
         counts,
@@ -131,7 +131,7 @@ def _cremad() -> Iterator[dict[str, Any]]:
     names = ("neutral", "happy", "sad", "angry", "fearful", "disgusted")
     counts = dict.fromkeys(names, 1271)
     counts["neutral"] = 1087
-    yield from _both(
+    yield from both(
         "cremad-5fold",
         "cremad",
         counts,
@@ -151,7 +151,7 @@ def _emodb() -> Iterator[dict[str, Any]]:
         "neutral": 79, "happy": 71, "sad": 62, "angry": 127, "fearful": 69, "disgusted": 46,
         "bored": 81,
     }  # fmt: skip
-    yield from _both(
+    yield from both(
         "emodb-loso",
         "emodb",
         counts,
@@ -167,7 +167,7 @@ def _savee() -> Iterator[dict[str, Any]]:
     names = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
     counts = dict.fromkeys(names, 60)
     counts["neutral"] = 120
-    yield from _both(
+    yield from both(
         "savee-4fold",
         "savee",
         counts,
@@ -181,7 +181,7 @@ def _savee() -> Iterator[dict[str, Any]]:
 
 def _tess() -> Iterator[dict[str, Any]]:
     names = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
-    yield from _both(
+    yield from both(
         "tess-2fold-random-dev",
         "tess",
         dict.fromkeys(names, 400),
@@ -197,21 +197,30 @@ def _tess() -> Iterator[dict[str, Any]]:
 
 def _esd() -> Iterator[dict[str, Any]]:
     names = ("neutral", "happy", "sad", "angry", "surprised")
-    pairs = [
-        ["0011", "0015"], ["0012", "0016"], ["0013", "0017"], ["0014", "0018"], ["0019", "0020"],
-    ]  # fmt: skip
-    yield from _both(
-        "esd-english-5fold",
-        "esd",
-        dict.fromkeys(names, 3500),
-        "The ten English speakers, five folds of a man (0011-0014, 0020) and a woman (0015-0019), "
-        "speakers apart; dev: the next pair. The official split mixes speakers. The same 350 texts "
-        "are read by all.",
-        "All 5 classes",
-        "speakers and sexes: read-me of ESD (Zhou et al. 2021); folds: fixed here",
-        following(pairs),
-        leave_out=[f"{n:04d}" for n in range(1, 11)],
-    )
+    languages = {
+        "English": (
+            "a man (0011-0014, 0020) and a woman (0015-0019)",
+            ["0011 0015", "0012 0016", "0013 0017", "0014 0018", "0019 0020"],
+            range(1, 11),
+        ),
+        "Mandarin": (
+            "a woman (0001-0003, 0007, 0009) and a man (0004-0006, 0008, 0010)",
+            ["0001 0004", "0002 0005", "0003 0006", "0007 0008", "0009 0010"],
+            range(11, 21),
+        ),
+    }
+    for language, (who, pairs, others) in languages.items():
+        yield from both(
+            f"esd-{language.lower()}-5fold",
+            "esd",
+            dict.fromkeys(names, 3500),
+            f"The ten {language} speakers, five folds of {who}, speakers apart; dev: the next "
+            "pair. The official split mixes speakers. The same 350 texts are read by all.",
+            "All 5 classes",
+            "speakers and sexes: read-me of ESD (Zhou et al. 2021); folds: fixed here",
+            following([pair.split() for pair in pairs]),
+            leave_out=[f"{n:04d}" for n in others],
+        )
 
 
 def _manifest() -> Iterator[dict[str, Any]]:
@@ -228,7 +237,8 @@ def _manifest() -> Iterator[dict[str, Any]]:
         )
     text = (
         "One fold from the manifest's column 'split': train, dev (also validation, development) "
-        "and test (evaluation is test where there is no test, else dev)."
+        "and test (evaluation is test where there is no test, else dev); test1, test-phone and the "
+        "like are tests of their own."
     )
     yield _rule(
         "manifest-split", f"{text} Speakers apart. Classes: the labels present.", {"by": "split"}

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emopeft.downstream.data.fold import CLEAN
-from emopeft.downstream.data.plan import Plan, PlanRow, fold_audio_hash_of, fold_hash_of
+from emopeft.downstream.data.plan import UNSCORED, Plan, PlanRow, fold_audio_hash_of, fold_hash_of
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
-from emopeft.downstream.records.schema import FoldFacts
+from emopeft.downstream.records.schema import FoldFacts, Utterances
 from emopeft.downstream.records.values import without_nan
 from emopeft.downstream.tasks.base import Task
 
@@ -24,13 +25,15 @@ TOLERANCE = 1e-9  # how far a recorded number may lie from the one counted again
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
-    """A fold as its folder holds it: facts, predictions of its tests and of dev, plan rows."""
+    """A fold as its folder holds it: facts, predictions of its tests and of dev, plan rows, and
+    predictions of its unscored tests."""
 
     facts: FoldFacts
     task: Task
     tests: list[Prediction]
     dev: list[Prediction]
     examples: list[PlanRow]
+    unscored: list[Prediction] = dataclasses.field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -45,16 +48,21 @@ def fold_problems(result: FoldResult) -> list[str]:
     problems = _plan_problems(result) + identity_problems(facts)
     if not result.finished:
         return [f"{where}: {problem}" for problem in problems]
-    for name, rows in (("predictions.csv", result.tests), ("dev.csv", result.dev)):
+    files = {
+        "predictions.csv": result.tests, "dev.csv": result.dev, "unscored.csv": result.unscored
+    }  # fmt: skip
+    for name, rows in files.items():
         if any((row.fold, row.seed) != (facts.fold, facts.seed) for row in rows):
             problems.append(f"its {name} holds rows of another fold or seed")
-    tests = by_test(result.tests)
-    for unknown_test in sorted(set(tests) - set(facts.plan.tests)):
-        problems.append(
-            f"its predictions hold the test {unknown_test[:60]!r}, which is not planned"
-        )
+    tests, unscored = by_test(result.tests), by_test(result.unscored)
+    for found, known in ((tests, facts.plan.tests), (unscored, facts.unscored or ())):
+        problems += [
+            f"its predictions hold the test {name[:60]!r}, which is not planned"
+            for name in sorted(set(found) - set(known))
+        ]
     last = facts.stages[-1]
     sides = [(name, tests.get(name, []), ("test", name)) for name in facts.plan.tests]
+    sides += [(name, unscored.get(name, []), (UNSCORED, name)) for name in facts.unscored or ()]
     sides.append((DEV, result.dev, ("dev", last.name)))
     for name, rows, side in sides:
         planned = [row for row in result.examples if (row.part, row.set) == side]
@@ -104,13 +112,31 @@ def _plan_problems(result: FoldResult) -> list[str]:
             problems.append(
                 f"utterances.{part} is {recorded_count}, but examples.csv holds {count}"
             )
-    tests = dict.fromkeys(facts.plan.tests, 0)
-    for row in result.examples:
-        if row.part == "test":
-            tests[row.set] = tests.get(row.set, 0) + 1
+    tests = dict.fromkeys(facts.plan.tests, 0) | _sizes(result.examples, "test")
     if tests != counts.tests:
         problems.append(f"utterances.tests is {counts.tests}, examples.csv holds {tests}")
+    unscored = _sizes(result.examples, UNSCORED)
+    if unscored != (facts.unscored or {}):
+        problems.append(f"unscored is {facts.unscored or {}}, examples.csv holds {unscored}")
+    blind = (row for row in result.examples if row.part == UNSCORED)
+    if known := next((row for row in blind if not all(map(math.isnan, row.target))), None):
+        problems.append(f"the unscored test {known.set[:60]!r} has a target ('{known.id[:60]}')")
+    if facts.clips is not None and not _fewer(facts.clips.cut, counts):
+        problems.append("clips.cut counts other examples than 'utterances' does, or more")
     return problems
+
+
+def _sizes(rows: Sequence[PlanRow], part: str) -> dict[str, int]:
+    """How many rows each set of a part has."""
+    return dict(Counter(row.set for row in rows if row.part == part))
+
+
+def _fewer(some: Utterances, whole: Utterances) -> bool:
+    """Whether no side of a fold has more in the first count than in the second."""
+    tests = some.tests.keys() == whole.tests.keys() and all(
+        number <= whole.tests[name] for name, number in some.tests.items()
+    )
+    return tests and some.train <= whole.train and some.dev <= whole.dev
 
 
 def _rows_problems(
@@ -122,7 +148,7 @@ def _rows_problems(
     for row, plan in zip(rows, planned, strict=False):
         if row.id != key_of(plan):
             return [f"{name} predicts '{row.id}' where the plan has '{key_of(plan)}'"]
-        if not truth_fits(task, plan.target, row.values):
+        if plan.part != UNSCORED and not truth_fits(task, plan.target, row.values):
             return [f"the truth of '{row.id}' is not the plan's"]
         if row.speaker != plan.speaker:
             return [f"the speaker of '{row.id}' is not the plan's"]
@@ -237,6 +263,9 @@ def identity_problems(facts: FoldFacts) -> list[str]:
     starts = isinstance(head, dict) and head.get("init") == "probe"
     if facts.status == "finished" and starts != (facts.probe is not None):
         problems.append("'probe' must be there exactly where identity.head.init is probe")
+    clips = None if facts.clips is None else facts.clips.model_dump(exclude={"cut"})
+    if identity.get("clips") != clips:
+        problems.append("identity.clips is not that of the facts beside it")
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems

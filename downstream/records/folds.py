@@ -5,6 +5,8 @@
     RUN/fold1_seed0/examples.csv         the plan's rows of this fold, see data/plan.py
     RUN/fold1_seed0/predictions.csv      all its tests, one row per example, see predictions.py
     RUN/fold1_seed0/dev.csv              the same on dev, at the step that was kept
+    RUN/fold1_seed0/unscored.csv         the same of its unscored tests, without truths; where it
+                                         has any
     RUN/fold1_seed0/fold.json            `FoldFacts`; written last: when it is there, all is there
 
 A failed fold has examples.csv and fold.json with the reason. Imports no torch.
@@ -40,6 +42,7 @@ __all__ = [
 ]  # fmt: skip
 
 FACTS, TESTED, DEVELOPED, EXAMPLES = "fold.json", "predictions.csv", "dev.csv", "examples.csv"
+BLIND = "unscored.csv"
 
 
 def fold_folder(run: Path, fold: str, seed: int) -> Path:
@@ -66,6 +69,7 @@ def write_fold(
     examples: Sequence[PlanRow],
     tests: Sequence[Prediction] = (),
     dev: Sequence[Prediction] = (),
+    unscored: Sequence[Prediction] = (),
 ) -> FoldFacts:
     """Write a fold that ended to ``fold_folder(run, fold, seed)``, fold.json last.
 
@@ -73,7 +77,7 @@ def write_fold(
         facts: see `FoldFacts`; a number that is NaN or infinite is written as null.
         examples: the plan's rows of the fold.
         tests: the predictions of all its tests, in the plan's order.
-        dev: those of the last stage's dev.
+        dev: those of the last stage's dev. unscored: of its unscored tests.
 
     Returns:
         what was written. Outputs that are not finite make it a failed fold, with that reason.
@@ -85,13 +89,15 @@ def write_fold(
     data = facts.to_json() if isinstance(facts, FoldFacts) else without_nan(dict(facts))
     task = task_of(data.get("task"))
     if data.get("status") == "finished":
-        diverged = not_finite(tests, task) or not_finite(dev, task)
+        diverged = not_finite([*tests, *dev, *unscored], task)
         if diverged:
             data = data | {"status": "failed", "reason": diverged, "metrics": {}}
     fold = validated(str(path), FoldFacts, data)
     if fold.status == "failed":
-        tests, dev = (), ()
-    problems = fold_problems(FoldResult(fold, task, list(tests), list(dev), list(examples)))
+        tests, dev, unscored = (), (), ()
+    problems = fold_problems(
+        FoldResult(fold, task, list(tests), list(dev), list(examples), list(unscored))
+    )
     if problems:
         raise UserError(f"{path} is not written: {problems[0]}")
     text = json.dumps(fold.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -99,9 +105,9 @@ def write_fold(
         temporary.write_text(text + "\n", encoding="utf-8")
         path.unlink(missing_ok=True)  # no moment shows it beside predictions not its own
         write_rows(folder / EXAMPLES, examples, task.target_names)
-        for name, rows in ((TESTED, tests), (DEVELOPED, dev)):
-            if fold.status == "finished":
-                write_text(folder / name, predictions_text(rows, task))
+        for name, rows in ((TESTED, tests), (DEVELOPED, dev), (BLIND, unscored)):
+            if fold.status == "finished" and (name != BLIND or fold.unscored):
+                write_text(folder / name, predictions_text(rows, task, truths=name != BLIND))
             else:
                 (folder / name).unlink(missing_ok=True)
     return fold
@@ -132,7 +138,10 @@ def read_fold(folder: Path) -> FoldResult | None:
         read_predictions(folder / name, task) if facts.status == "finished" else []
         for name in (TESTED, DEVELOPED)
     )
-    result = FoldResult(facts, task, tests, dev, examples)
+    unscored = []
+    if facts.status == "finished" and facts.unscored:
+        unscored = read_predictions(folder / BLIND, task, truths=False)
+    result = FoldResult(facts, task, tests, dev, examples, unscored)
     problems = fold_problems(result)
     if problems:
         raise UserError(f"{folder / FACTS}: {problems[0]}; delete {folder} and run the fold again")

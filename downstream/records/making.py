@@ -15,10 +15,12 @@ from typing import Any
 
 from emopeft.downstream.data.plan import audit_rows
 from emopeft.downstream.measures.classes import mean_std
+from emopeft.downstream.protocols.fields import declared
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
+from emopeft.downstream.records.schema import OPTIONAL
 from emopeft.downstream.records.together import by_speaker, pooled
 from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
@@ -26,7 +28,7 @@ from emopeft.errors import UserError
 from emopeft.files import digest
 from emopeft.validation import validated
 
-RESULT, TABLE = "result.json", "predictions.csv"
+RESULT, TABLE, UNSCORED_TABLE = "result.json", "predictions.csv", "unscored.csv"
 # What decides a number is the same in all folds of a run; of the rest the record has every
 # version, or (these) the first fold's and a note that others differ.
 FIRST = ("run", "upstream", "method", "head", "parameters", "train", "corpora", "emopeft", "cache")
@@ -49,6 +51,13 @@ class Run:
         """The text of the run's predictions.csv."""
         rows = [row for fold in self.folds if fold.finished for row in fold.tests]
         return predictions_text(rows, self.task)
+
+    def unscored_table(self) -> str | None:
+        """The text of the run's unscored.csv, None where it has no unscored test."""
+        if not any(fold.facts.unscored for fold in self.folds):
+            return None
+        rows = [row for fold in self.folds if fold.finished for row in fold.unscored]
+        return predictions_text(rows, self.task, truths=False)
 
 
 def read_run(run: Path) -> Run:
@@ -138,7 +147,8 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
         *("fold", "seed", "status", "reason", "created", "metrics", "stages", "seconds"),
         *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
     )
-    return {name: facts[name] for name in (*names, *(["probe"] if "probe" in facts else []))}
+    some = (name for name in OPTIONAL if name in facts)
+    return {name: facts[name] for name in (*names, *some)}
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
@@ -152,12 +162,13 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 def audit_of(folds: Sequence[FoldResult]) -> dict[str, Any]:
     """The audit of these folds, from their rows alone.
 
-    That dev shares speakers with train counts as declared where the protocol's name says so, too.
+    A part that shares speakers with train counts as declared where the protocol's name says so,
+    too.
     """
     plan = folds[0].facts.plan
     return audit_rows(
         {fold.facts.fold: fold.examples for fold in folds},
-        declared=plan.overlap if "random-dev" in plan.protocol else (),
+        declared=declared(plan.protocol, plan.overlap),
         unknown_speakers=plan.unknown_speakers,
         duplicates=plan.duplicates,
     )

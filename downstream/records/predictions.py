@@ -1,11 +1,12 @@
-"""predictions.csv and dev.csv: one row per tested example, written exactly, read with suspicion.
+"""predictions.csv and its like: one row per tested example, written exactly, read with suspicion.
 
 Columns: ``id,fold,seed,test,speaker,<traits...>,<the task's columns...>``. ``id`` is the example's
 key (corpus/id, with @view where it is not clean), ``test`` the name of its test set ("dev" in
 dev.csv), ``speaker`` corpus/speaker, empty where it is unknown. Traits are what the corpus knows of
 speaker and recording (sex, session, age, ...), empty where it does not. What the task's columns
 mean is the task's affair: its numbers have every digit. A cell that a spreadsheet would take for a
-formula is written with a ' before it. Imports no torch.
+formula is written with a ' before it. unscored.csv, of the tests without targets, has no columns of
+truths; in memory they are empty. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from emopeft.downstream.measures.columns import Column
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from emopeft.files import read_text
@@ -86,6 +88,12 @@ def table_of(rows: Sequence[Prediction], task: Task) -> dict[str, list[Any]]:
     return {column.name: [row.values[column.name] for row in rows] for column in task.columns}
 
 
+def untold(task: Task) -> dict[str, Any]:
+    """The truth columns of an example that has no target, empty."""
+    truths = (column for column in task.columns if column.role == "truth")
+    return {column.name: math.nan if column.classes is None else "" for column in truths}
+
+
 def not_finite(rows: Sequence[Prediction], task: Task) -> str | None:
     """A sentence when an output is NaN or infinite, which means that training diverged."""
     names = [c.name for c in task.columns if c.classes is None and c.role != "truth"]
@@ -103,19 +111,25 @@ def traits_of(rows: Sequence[Prediction]) -> list[str]:
     return sorted({name for row in rows for name in row.traits})
 
 
-def predictions_text(rows: Sequence[Prediction], task: Task) -> str:
-    """The text of the file.
+def _written(task: Task, truths: bool) -> dict[str, Column]:
+    """The task's columns that a file has, by name."""
+    return {column.name: column for column in task.columns if truths or column.role != "truth"}
+
+
+def predictions_text(rows: Sequence[Prediction], task: Task, truths: bool = True) -> str:
+    """The text of the file; without ``truths`` that of unscored.csv.
 
     Raises:
         ValueError: a row that has not exactly the task's columns.
     """
     traits = traits_of(rows)
-    columns = {column.name: column for column in task.columns}
+    columns = _written(task, truths)
+    names = {column.name for column in task.columns}
     text = io.StringIO(newline="")
     out = csv.writer(text, lineterminator="\n")
     out.writerow([*COLUMNS, *map(guarded, traits), *map(guarded, columns)])
     for row in rows:
-        if set(row.values) != set(columns):
+        if set(row.values) != names:
             raise ValueError(f"the values of '{row.id}' are not the columns of {task.name}")
         texts = [row.id, row.fold, str(row.seed), row.test, row.speaker]
         texts += [row.traits.get(name, "") for name in traits]
@@ -141,8 +155,8 @@ def _unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
 
 
-def read_predictions(path: Path, task: Task) -> list[Prediction]:
-    """Read predictions.csv as untrusted data.
+def read_predictions(path: Path, task: Task, truths: bool = True) -> list[Prediction]:
+    """Read predictions.csv as untrusted data; without ``truths`` unscored.csv.
 
     Raises:
         UserError: naming the file and the line: missing, no regular file, too large, not UTF-8, a
@@ -151,17 +165,17 @@ def read_predictions(path: Path, task: Task) -> list[Prediction]:
     """
     reader = csv.reader(io.StringIO(read_text(path, LARGEST), newline=""), strict=True)
     try:
-        return list(_rows(reader, task))
+        return list(_rows(reader, task, truths))
     except (ValueError, csv.Error) as error:
         line = max(reader.line_num, 1)
         raise UserError(f"{path}, line {line}: {error}; restore it or run again") from error
 
 
-def _rows(reader: Iterator[list[str]], task: Task) -> Iterator[Prediction]:
+def _rows(reader: Iterator[list[str]], task: Task, truths: bool) -> Iterator[Prediction]:
     """All rows below a good header; raises ValueError about the line last read."""
     header = [_unguarded(name) for name in next(reader, [])]
-    columns = task.columns
-    names = [column.name for column in columns]
+    columns = _written(task, truths)
+    names = list(columns)
     first, last = len(COLUMNS), len(header) - len(names)
     traits = header[first : max(first, last)]
     good = header == [*COLUMNS, *traits, *names] and len(set(header)) == len(header)
@@ -175,8 +189,8 @@ def _rows(reader: Iterator[list[str]], task: Task) -> Iterator[Prediction]:
             raise _Damaged("there is no id")
         if not (seed.isdecimal() and seed.isascii() and len(seed) < 20):
             raise _Damaged(f"the seed {seed[:60]!r} is not a whole number")
-        values = {}
-        for column, cell in zip(columns, cells[last:], strict=True):
+        values = {} if truths else untold(task)
+        for column, cell in zip(columns.values(), cells[last:], strict=True):
             values[column.name] = column.read(cell if column.classes is None else _unguarded(cell))
         task.check(values)
         named = {name: value for name, value in zip(traits, known, strict=True) if value}

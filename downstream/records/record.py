@@ -4,6 +4,7 @@
 
     RUN/fold1_seed0/...                  one folder per fold and seed, see folds.py
     RUN/predictions.csv                  the tests of all finished folds, see predictions.py
+    RUN/unscored.csv                     their unscored tests, where they have any
     RUN/result.json                      `RecordFacts`; written last
 
 Nothing in result.json is believed: what is shown and ranked is the record made again. Imports no
@@ -21,7 +22,7 @@ from typing import Any
 
 from emopeft.downstream.records import record_v1
 from emopeft.downstream.records.checks import FoldResult, by_test, same, short
-from emopeft.downstream.records.making import RESULT, TABLE, read_run
+from emopeft.downstream.records.making import RESULT, TABLE, UNSCORED_TABLE, read_run
 from emopeft.downstream.records.predictions import LARGEST
 from emopeft.downstream.records.record_schema import RecordFacts
 from emopeft.downstream.records.values import parse_moment
@@ -56,7 +57,7 @@ def make_record(run: Path) -> dict[str, Any]:
 
 
 def write_record(run: Path) -> dict[str, Any]:
-    """Make the record and write it, the merged predictions.csv first; returns it.
+    """Make the record and write it, the merged tables first; returns it.
 
     Raises:
         UserError: a fold folder that is damaged or of another run, or a file that cannot be
@@ -68,6 +69,8 @@ def write_record(run: Path) -> dict[str, Any]:
         temporary.write_text(text + "\n", encoding="utf-8")
         (run / RESULT).unlink(missing_ok=True)  # no moment shows it beside other predictions
         write_text(run / TABLE, contents.table())
+        if (unscored := contents.unscored_table()) is not None:
+            write_text(run / UNSCORED_TABLE, unscored)
     return contents.record
 
 
@@ -120,9 +123,17 @@ def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
     ][:20]
     if not problems and read_text(run / TABLE, LARGEST) != contents.table():
         problems.append(f"its {TABLE} is not that of its folds")
+    unscored = None if problems else contents.unscored_table()
+    if unscored is not None and read_text(run / UNSCORED_TABLE, LARGEST) != unscored:
+        problems.append(f"its {UNSCORED_TABLE} is not that of its folds")
     problems += contents.record["audit"]["leaks"]
     warnings = [*_in_future(contents.record, now), *_copied_seeds(contents.folds)]
-    unknown = contents.record["audit"]["unknown"]
+    audit = contents.record["audit"]
+    if leaking := audit.get("leaking"):
+        warnings.append(
+            f"it leaks, as its protocol's name says: {len(leaking)} test speakers are trained on"
+        )
+    unknown = audit["unknown"]
     if unknown:
         warnings.append(
             f"the speakers of {unknown} utterances are unknown: nobody can tell whether they leak"

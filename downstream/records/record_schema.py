@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
 from emopeft.downstream.records.schema import (
+    OPTIONAL,
+    ClipFacts,
     CodeFacts,
     DeviceFacts,
     MethodFacts,
@@ -16,6 +18,7 @@ from emopeft.downstream.records.schema import (
     Peak,
     PhaseSeconds,
     RecipeFacts,
+    Unscored,
     UpstreamFacts,
     Utterances,
 )
@@ -54,6 +57,8 @@ class FoldEntry(Strict):
     hours: Hours
     utterances: Utterances
     probe: ProbeFacts | None = None
+    clips: ClipFacts | None = None
+    unscored: Unscored | None = None
 
 
 class Missing(Strict):
@@ -150,8 +155,9 @@ class RecordFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As result.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        entries = zip(data["folds"], self.folds, strict=True)
-        data["folds"] = [e if f.probe is not None else without(e, "probe") for e, f in entries]
+        data["folds"] = [
+            without(e, *(name for name in OPTIONAL if e[name] is None)) for e in data["folds"]
+        ]
         if self.cost.probe_seconds is None:
             data["cost"] = without(data["cost"], "probe_seconds")
         return data

@@ -140,6 +140,24 @@ class Utterances(Strict):
     tests: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
+class ClipFacts(Strict):
+    """How longer clips were taken (the recipe's section ``clips``), where not whole.
+
+    Attributes:
+        seconds: of a crop or segment; a longer clip was cut. starts: where training crops began.
+        cut: how many examples of each side of the fold were longer.
+    """
+
+    mode: Literal["crop", "segments"]
+    seconds: Annotated[float, Field(ge=0.1, le=86_400)]
+    starts: Annotated[int, Field(ge=1, le=1000)]
+    cut: Utterances
+
+
+Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
+OPTIONAL = ("probe", "clips", "unscored")  # not there in a fold that has no such thing
+
+
 class FoldFacts(Strict):
     """fold.json: every fact about one trained fold and seed; see docs/records.md for the file.
 
@@ -155,6 +173,9 @@ class FoldFacts(Strict):
             was computed, maybe by an earlier run; null without one.
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
+        clips: how longer clips were taken; not there where they were taken whole.
+        unscored: how many examples each test holds that is predicted and not measured; not there
+            where the fold has none.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -190,6 +211,8 @@ class FoldFacts(Strict):
     utterances: Utterances
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
+    clips: ClipFacts | None = None
+    unscored: Unscored | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -197,6 +220,8 @@ class FoldFacts(Strict):
             raise ValueError(f"'fold' is {self.fold[:60]!r}, which 'plan.folds' does not hold")
         if self.seed not in self.seeds:
             raise ValueError(f"'seed' is {self.seed}, which 'seeds' does not hold")
+        if measured := sorted(set(self.unscored or ()) & set(self.plan.tests)):
+            raise ValueError(f"'unscored' holds {measured[0][:60]!r}, which is one of 'plan.tests'")
         numbers = self.parameters
         if numbers.method + numbers.head != numbers.trainable or numbers.trainable > numbers.total:
             raise ValueError("'parameters': method + head must be trainable, at most total")
@@ -216,4 +241,4 @@ class FoldFacts(Strict):
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""
         data = self.model_dump(mode="json", by_alias=True)
-        return data if self.probe is not None else without(data, "probe")
+        return without(data, *(name for name in OPTIONAL if data[name] is None))

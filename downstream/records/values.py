@@ -68,9 +68,9 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def without(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """The same keys but one: what is not there is left out, as records from before it have it."""
-    return {key: value for key, value in data.items() if key != name}
+def without(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same keys but some: what is not there is left out, as records from before it have it."""
+    return {key: value for key, value in data.items() if key not in names}
 
 
 def parse_moment(value: str) -> datetime.datetime:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import textwrap
 
 from tabulate import tabulate
 
-from emopeft.downstream.corpora.base import CORPORA
 from emopeft.downstream.protocols.protocol import list_protocols
+from emopeft.downstream.reports.corpora import detail, table
 from emopeft.downstream.tasks.base import TASKS
 
 
-def listing(what: str) -> str:
-    """``emopeft list upstreams|methods|corpora|protocols|tasks``."""
+def listing(what: str, name: str | None = None) -> str:
+    """``emopeft list upstreams|methods|corpora|protocols|tasks``, or ``corpora NAME``."""
+    if name is not None:
+        return detail(name)
     return {
         "upstreams": _upstreams,
         "methods": _methods,
-        "corpora": _corpora,
+        "corpora": table,
         "protocols": _protocols,
         "tasks": _tasks,
     }[what]()
@@ -74,19 +75,6 @@ def _methods() -> str:
         + "\n\nSums: lora+ws. Options: lora:r=16,targets=q+v. Alone: partial:3. "
         "A paper's defaults: lora@peft-ser."
     )
-
-
-def _corpora() -> str:
-    rows = []
-    for name, corpus in CORPORA.items():
-        count = sum(corpus.expected.values()) or ""
-        place = os.environ.get(corpus.environment, "")
-        rows.append(
-            [name, corpus.language, count, corpus.speakers or "", corpus.licence, corpus.protocol,
-             corpus.environment, place]
-        )  # fmt: skip
-    headers = ["corpus", "language", "clips", "speakers", "licence", "protocol", "variable", "is"]
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None] * 4 + [36, 30, None, 30])
 
 
 def _protocols() -> str:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.records.folds import TESTED, fold_folder
+from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
@@ -29,19 +30,38 @@ def result(record: Mapping[str, Any], out: Path) -> str:
     lines = [_title(record)]
     for test in record["plan"]["tests"]:
         if len(record["plan"]["tests"]) > 1:
-            lines.append(f"test {plain(test)}")
+            lines.append(f"test {test_name(record['plan'], test)}")
         lines.append(_table(record, task, test))
         lines += _speakers(record, task, test)
         lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
+    lines += [f"unscored: {plain(one)}, in {UNSCORED_TABLE}" for one in unscored(record["folds"])]
     for fold in record["folds"]:
         if fold["status"] == "failed":
             name = f"fold {plain(fold['fold'])}, seed {fold['seed']}"
             lines.append(f"{name} failed: {plain(fold['reason'], 500)}")
+    lines += _clips(record)
     lines += [plain(f"warning: {warning}", 500) for warning in record["plan"]["warnings"]]
     lines.append(_cost(record))
     lines.append(f"record: {out / record['name'] / 'result.json'}")
     return "\n".join(lines)
+
+
+def test_name(plan: Mapping[str, Any], test: str) -> str:
+    """A test's name, with which is the main one where there are several."""
+    main = len(plan["tests"]) > 1 and test == plan["tests"][0]
+    return plain(f"{test} (main)" if main else test)
+
+
+def unscored(folds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``test3 (2,347 clips)`` of each test that was predicted and not measured; where folds have
+    different ones, of the fewest and the most."""
+    counts: dict[str, list[int]] = {}
+    for fold in folds:
+        for test, number in (fold.get("unscored") or {}).items():
+            counts.setdefault(test, []).append(number)
+    ends = {test: dict.fromkeys((min(n), max(n))) for test, n in counts.items()}
+    return [f"{test} ({' to '.join(f'{n:,}' for n in of)} clips)" for test, of in ends.items()]
 
 
 def upstream_name(upstream: Mapping[str, Any]) -> str:
@@ -54,13 +74,23 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 
 def method_name(record: Mapping[str, Any]) -> str:
-    """The canonical spelling, what the user asked for where it names a paper's preset, and where
-    its head started."""
-    method, head = record["method"], (record.get("identity") or {}).get("head")
+    """The canonical spelling, what the user asked for where it names a paper's preset, where its
+    head started, and how long clips were taken."""
+    identity = record.get("identity") or {}
+    method, head, clips = record["method"], identity.get("head"), identity.get("clips")
     spelling = method["asked"]
     name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
     from_probe = isinstance(head, dict) and head.get("init") == "probe"
-    return f"{name}, from the probe" if from_probe else name
+    name += ", from the probe" if from_probe else ""
+    return f"{name}, {clip_length(clips)}" if isinstance(clips, dict) else name
+
+
+def clip_length(clips: Mapping[str, Any]) -> str:
+    """``first 12 s``, ``6 s crops``, ``4 s segments``."""
+    seconds = f"{float(clips['seconds']):g} s"
+    if clips["mode"] == "segments":
+        return f"{seconds} segments"
+    return f"first {seconds}" if clips["starts"] == 1 else f"{seconds} crops"
 
 
 def value(metric: Metric, number: float | None) -> str:
@@ -136,6 +166,25 @@ def _speakers(record: Mapping[str, Any], task: Task, test: str) -> list[str]:
     ]
 
 
+def _clips(record: Mapping[str, Any]) -> list[str]:
+    """How many clips were not taken whole, of the fold with the most."""
+    cut = [(f["clips"], f["utterances"]) for f in record["folds"] if f.get("clips")]
+    if not cut:
+        return []
+
+    def share(side: str) -> str:
+        pairs = [(clips["cut"][side], all_[side]) for clips, all_ in cut]
+        if side == "tests":
+            pairs = [(sum(some.values()), sum(whole.values())) for some, whole in pairs]
+        return "{} of {}".format(*max(pairs))
+
+    clips = cut[0][0]
+    return [
+        f"longer than {clips['seconds']:g} s ({clip_length(clips)} taken), of the fold with the "
+        f"most: {share('train')} training clips, {share('dev')} of dev, {share('tests')} tested"
+    ]
+
+
 def _chance(record: Mapping[str, Any], task: Task, test: str, out: Path) -> list[str]:
     """What guessing reaches, from the truths of the tests: a range where folds differ."""
     reached: dict[str, list[float]] = {}
@@ -178,8 +227,9 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     """The table of an evaluation.
 
     Args:
-        results: of `runs.evaluate`: per fold, seed and test its "metrics", "clips", "task", and
-            "difference", the largest change of a predicted number, None where none was recorded.
+        results: of `runs.evaluate`: per fold, seed and test its "metrics" (None: unscored),
+            "clips", "task", and "difference", the largest change of a predicted number, None where
+            none was recorded.
     """
     if not results:
         return "nothing was tested"
@@ -187,7 +237,9 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     several = len({one["test"] for one in results}) > 1
     rows = []
     for one in results:
-        cells = [value(metric, one["metrics"][metric.name]) for metric in task.shown]
+        cells = ["unscored", *[""] * (len(task.shown) - 1)]
+        if one["metrics"] is not None:
+            cells = [value(metric, one["metrics"][metric.name]) for metric in task.shown]
         change = one["difference"]
         unknown = change is None or math.isnan(change)
         named = [plain(one["test"])] if several else []

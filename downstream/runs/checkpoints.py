@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.excerpts import spans
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.errors import UserError
 from emopeft.numerics import Numerics
+from emopeft.upstream.base import SAMPLE_RATE
 
 CONFIG = "adapter.json"
 
@@ -59,19 +62,26 @@ def best_device() -> torch.device:
 
 
 @torch.inference_mode()
-def outputs_of_clip(model: AdaptedModel, wav: Tensor, numerics: Numerics) -> Tensor:
+def outputs_of_clip(
+    model: AdaptedModel, wav: Tensor, numerics: Numerics, clips: ClipKeys | None = None
+) -> Tensor:
     """The head's outputs (outputs,) for one waveform (samples,) at 16 kHz, on the CPU.
 
-    Each part is computed in the precision that it had in training.
+    Each part is computed in the precision that it had in training; of a longer clip that is taken
+    which ``clips`` says.
     """
     device = next(model.parameters()).device
+    ways = spans(clips or ClipKeys(), len(wav) / SAMPLE_RATE)
+    wavs = [span.of(wav) for span in ways[0]] if ways else [wav]
+    pooled = model.head.pooled
     with numerics.freezing(device):
-        pooled = model.head.pooled
-        states, start_input = frozen_item(model.upstream, model.start, pooled, wav.to(device))
+        items = [frozen_item(model.upstream, model.start, pooled, one.to(device)) for one in wavs]
+    states = [s for s, _ in items]
     batch = Batch(
-        states[None] if pooled else [states],
-        [] if start_input is None else [start_input],
+        torch.stack(states) if pooled else states,
+        [start_input for _, start_input in items if start_input is not None],
         torch.zeros(1, 1, device=device),
+        torch.zeros(len(wavs), dtype=torch.long, device=device) if len(wavs) > 1 else None,
     )
     with numerics.training(device):
         return model(batch)[0].float().cpu()

@@ -9,19 +9,18 @@ from typing import Any
 
 import torch
 
-from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example, Fold
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
 from emopeft.units import duration, size
-from emopeft.upstream.base import SAMPLE_RATE
 
 CLIPS = 4
 
@@ -40,10 +39,19 @@ def estimate(
     A few clips spread over the corpus are timed on the device that would train; training is
     bounded from above by its full length, because early stopping cannot be foreseen.
     """
-    sample = examples[:: max(1, len(examples) // CLIPS)][:CLIPS]
-    seconds = sum(plan.seconds[e.uid] for e in examples)
-    sampled = sum(plan.seconds[e.uid] for e in sample)
-    wavs = [torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)).to(device) for e in sample]
+
+    def rows(e: Example, training: bool = False) -> list[Row]:
+        audio, whole = plan.audio[e.uid], plan.seconds[e.uid]
+        return rows_of(recipe.clips, e.utterance.path, audio, whole, training)
+
+    def taken(e: Example) -> float:
+        return sum(excerpt.seconds for excerpt in rows(e)[0])
+
+    sample = [rows(e)[0][0] for e in examples[:: max(1, len(examples) // CLIPS)][:CLIPS]]
+    kept = {one.name: one.seconds for e in examples for row in rows(e, True) for one in row}
+    seconds = sum(kept.values())
+    sampled = sum(excerpt.seconds for excerpt in sample)
+    wavs = [excerpt.read().to(device) for excerpt in sample]
 
     def frozen(wav: torch.Tensor) -> Any:
         with numerics.freezing(device):
@@ -57,7 +65,7 @@ def estimate(
     numbers = sum(t.numel() for item in items for t in item if t is not None)
     stored = numbers * bytes_each / sampled
 
-    targets = torch.tensor([plan.target(e) for e in sample])
+    targets = torch.tensor([plan.target(e) for e in examples[: len(sample)]])
     step = _step_seconds(model, plan.task, items, targets, numerics, device) / sampled
     if not recipe.cache.enabled:
         step += prefix
@@ -68,7 +76,7 @@ def estimate(
         clips = len(stage.train)
         per_epoch = math.ceil(clips / recipe.train.batch_size)
         steps = recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
-        audio = sum(plan.seconds[e.uid] for e in stage.train) / clips * recipe.train.batch_size
+        audio = sum(taken(e) for e in stage.train) / clips * recipe.train.batch_size
         total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1

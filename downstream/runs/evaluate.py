@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build, from_file
@@ -34,9 +35,9 @@ def evaluate(
     """Test each trained fold, of every seed, again from its checkpoint.
 
     Returns:
-        per fold, seed and named test: "fold", "seed", "test", "clips", "metrics", "task", and
-        "difference": the largest change of a score against predictions.csv, None where nothing
-        was recorded.
+        per fold, seed and named test: "fold", "seed", "test", "clips", "metrics" (None of an
+        unscored test), "task", and "difference": the largest change of a score against
+        predictions.csv or unscored.csv, None where nothing was recorded.
 
     Raises:
         UserError: no trained fold, or a corpus with other folds or other audio.
@@ -59,9 +60,13 @@ def evaluate(
                 "same names; give the corpus it was trained on with --data"
             )
         numerics = Numerics.of(config["numerics"])
-        before = {} if recorded is None or not recorded.finished else by_test(recorded.tests)
-        for name, examples in plan.fold(config["fold"]).tests.items():
-            table = _test(plan, model, numerics, examples, f"{folder.name} {name}")
+        before = {}
+        if recorded is not None and recorded.finished:
+            before = by_test([*recorded.tests, *recorded.unscored])
+        planned = plan.fold(config["fold"])
+        for name, examples in {**planned.tests, **planned.unscored}.items():
+            clips = ClipKeys(**config["clips"])
+            table = _test(plan, model, numerics, clips, examples, f"{folder.name} {name}")
             rows = {row.id: row.values for row in before.get(name, [])}
             results.append(
                 {
@@ -70,7 +75,7 @@ def evaluate(
                     "test": name,
                     "task": plan.task,
                     "clips": len(examples),
-                    "metrics": plan.task.measure(table),
+                    "metrics": plan.task.measure(table) if name in planned.tests else None,
                     "difference": _difference(plan, examples, table, rows),
                 }
             )
@@ -86,11 +91,18 @@ def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
 
 
 def _test(
-    plan: Plan, model: AdaptedModel, numerics: Numerics, examples: tuple[Example, ...], label: str
+    plan: Plan,
+    model: AdaptedModel,
+    numerics: Numerics,
+    clips: ClipKeys,
+    examples: tuple[Example, ...],
+    label: str,
 ) -> dict[str, list[Any]]:
     numerics.apply()
     outputs = [
-        outputs_of_clip(model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics)
+        outputs_of_clip(
+            model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics, clips
+        )
         for e in tqdm(examples, desc=label, unit="clip", disable=None, leave=False)
     ]
     targets = torch.tensor([plan.target(e) for e in examples])

@@ -88,7 +88,13 @@ def identity_of(
         "train": deciding(recipe.train, plan.task),
         "numerics": numerics.describe(accelerator.device),
         "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
+        **clips_identity(recipe),
     }
+
+
+def clips_identity(recipe: Recipe) -> dict[str, Any]:
+    """How longer clips are taken, as key "clips"; nothing where they are taken whole."""
+    return {} if recipe.clips.mode == "whole" else {"clips": dataclasses.asdict(recipe.clips)}
 
 
 def folder_of(recipe: Recipe, plan: Plan, spec: str, identity: Mapping[str, Any]) -> Path:

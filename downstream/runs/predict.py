@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from emopeft.downstream.corpora.audio import AUDIO_SUFFIXES, AudioError, decode
+from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.records.predictions import guarded
 from emopeft.downstream.runs.checkpoints import best_device, fold_folders, outputs_of_clip
@@ -49,6 +50,7 @@ def predict(
     model, config = restore(folder, upstream_path, best_device())
     task, numerics = task_of(config["task"]), Numerics.of(config["numerics"])
     numerics.apply()
+    clips = ClipKeys(**config["clips"])
     upstream = model.upstream
     for path in tqdm(paths, desc="predict", unit="clip", disable=None, leave=False):
         row: dict[str, Any] = {"path": str(path)} | dict.fromkeys(columns(task), "")
@@ -59,11 +61,15 @@ def predict(
             wav = torch.from_numpy(
                 decode(path, SAMPLE_RATE, minimum=upstream.min_samples / SAMPLE_RATE)
             )
-            outputs = outputs_of_clip(model, wav, numerics)[None]
+            outputs = outputs_of_clip(model, wav, numerics, clips)[None]
             table = task.table(outputs, torch.zeros(1, len(task.target_names)))
             row |= {name: table[name][0] for name in columns(task)}
-            if upstream.max_samples is not None and len(wav) > upstream.max_samples:
-                used = upstream.max_samples / SAMPLE_RATE
+            used = len(wav) / SAMPLE_RATE
+            if clips.mode == "crop" and clips.seconds is not None:
+                used = min(used, clips.seconds)
+            if upstream.max_samples is not None and clips.mode != "segments":
+                used = min(used, upstream.max_samples / SAMPLE_RATE)
+            if used < len(wav) / SAMPLE_RATE:
                 note = f"only the first {used:g} s of {len(wav) / SAMPLE_RATE:.1f} s were used"
         except AudioError as error:
             if audio == path:

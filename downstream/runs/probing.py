@@ -50,6 +50,7 @@ def train_folds(
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
                 sampling_chances(task, keys, session.examples.targets[train]),
+                [session.examples.ways[i] for i in train],
             )
         )  # fmt: skip
     # Every process computes the same; the first one writes.
@@ -69,7 +70,10 @@ def train_folds(
         fit = probe.trials[chosen].fit()
         probe.install(chosen)
         started = time.monotonic()
-        tests = {n: probe.outputs(session.indices(e)) for n, e in work.fold.tests.items()}
+        tests, unscored = (
+            {n: probe.outputs(session.indices(e)) for n, e in of.items()}
+            for of in (work.fold.tests, work.fold.unscored)
+        )
         tested = time.monotonic() - started
         tried, tuning = {}, 0.0
         if keys.tune == "lr":
@@ -85,4 +89,7 @@ def train_folds(
         state = models[number].kept_state()
         stage_outcome = StageOutcome(fit, probe.trials[chosen].rate, tried, tuning, state)
         on_dev = probe.outputs(session.indices(work.fold.stages[0].dev))
-        yield work, Outcome([stage_outcome], tests, on_dev, tested, peak_memory())
+        yield (
+            work,
+            Outcome([stage_outcome], tests, on_dev, tested, peak_memory(), unscored=unscored),
+        )

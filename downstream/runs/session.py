@@ -20,8 +20,10 @@ from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe, parse_method
 from emopeft.downstream.feature_cache.examples import Examples
+from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.records.submissions import files_of
 from emopeft.downstream.runs.identity import claim, folder_of, identity_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
@@ -109,6 +111,7 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     for warning in plan.warnings:
         logger.warning("%s", warning)
     _check_start(recipe, plan)
+    files_of(plan.protocol.submission, plan.task)
     if recipe.train.select is not None:
         plan.task.metric(recipe.train.select)
     numerics = numerics_of(recipe)
@@ -162,18 +165,32 @@ def examples_of(
 ) -> Examples:
     """The chosen folds' examples with their frozen part, in the order of `chosen_examples`."""
     examples = chosen_examples(recipe, plan)
+    trained = {e.key for f in plan.choose(recipe.folds) for stage in f.stages for e in stage.train}
+    rows: list[Row] = []
+    ways: list[list[int]] = []
+    more: list[tuple[int, Row]] = []  # other ways to take an example in training
+    for place, e in enumerate(examples):
+        audio, seconds = plan.audio[e.uid], plan.seconds[e.uid]
+        first, *others = rows_of(recipe.clips, e.utterance.path, audio, seconds, e.key in trained)
+        rows.append(first)
+        ways.append([place])
+        more += [(place, row) for row in others]
+    for place, row in more:
+        ways[place].append(len(rows))
+        rows.append(row)
+    ways += [[i] for i in range(len(examples), len(rows))]
+    targets = torch.tensor([plan.target(e) for e in examples])
     return Examples.prepare(
         adaptation.upstream,
         adaptation.start,
         pooled,
-        [e.utterance for e in examples],
-        torch.tensor([plan.target(e) for e in examples]),
-        [plan.seconds[e.uid] for e in examples],
-        [plan.audio[e.uid] for e in examples],
+        rows,
+        torch.cat([targets, targets[[place for place, _ in more]]]),
         cache_root(recipe.cache.dir),
         recipe.cache,
         numerics,
         recipe.cache.batch_seconds,
+        ways,
     )
 
 

@@ -49,14 +49,14 @@ def train_fold(session: Session, work: Work, start: Start | None = None) -> Outc
         done.append(outcome)
     assert trainer is not None
     started = time.monotonic()
-    tests = {
-        name: trainer.outputs(session.indices(examples))
-        for name, examples in work.fold.tests.items()
-    }
+    tests, unscored = (
+        {name: trainer.outputs(session.indices(examples)) for name, examples in of.items()}
+        for of in (work.fold.tests, work.fold.unscored)
+    )
     tested = time.monotonic() - started
     dev = trainer.outputs(session.indices(work.fold.stages[-1].dev))
     probe = None if start is None else start.result
-    return Outcome(done, tests, dev, tested, peak_memory(), probe)
+    return Outcome(done, tests, dev, tested, peak_memory(), probe, unscored)
 
 
 def check_stages(session: Session, folds: Sequence[Fold]) -> None:

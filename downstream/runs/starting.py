@@ -21,7 +21,7 @@ from emopeft.downstream.data.recipe import probe_keys
 from emopeft.downstream.feature_cache.kept_probes import KeptProbes, ProbeResult
 from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import IN_HEAD
-from emopeft.downstream.runs.identity import deciding
+from emopeft.downstream.runs.identity import clips_identity, deciding
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, stage_keys
 from emopeft.downstream.runs.stages import train_fold
@@ -135,6 +135,7 @@ def shared_key(session: Session) -> dict[str, Any]:
         "head": setup.blueprint.head,
         "train": deciding(session.recipe.train, session.task),
         "numerics": numerics,
+        **clips_identity(session.recipe),
     }
 
 

@@ -75,6 +75,7 @@ class Outcome:
         tests: per named test the head's outputs (utterances, outputs); dev: of the last stage's.
         tested: seconds of the tests. peak: bytes of host and device.
         probe: that the first stage started from, None where it started at random.
+        unscored: as tests, of the unscored ones.
     """
 
     stages: list[StageOutcome]
@@ -83,3 +84,4 @@ class Outcome:
     tested: float
     peak: dict[str, int | None]
     probe: ProbeResult | None = None
+    unscored: dict[str, Tensor] = dataclasses.field(default_factory=dict)

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from emopeft import __version__
-from emopeft.downstream.data.fold import Example, Stage
+from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.recipe import shipped
+from emopeft.downstream.feature_cache.excerpts import spans
 from emopeft.downstream.feature_cache.kept_probes import ProbeResult
 from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
+from emopeft.downstream.runs.identity import clips_identity
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
+from emopeft.downstream.runs.unscored import unscored_rows, write_submissions
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.tasks.base import rows_of
 from emopeft.numerics import peak_memory
@@ -40,7 +43,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     dev = _table(session, last.dev, outcome.dev)
     tested = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
     developed = _rows(work, DEV, last.dev, dev)
-    diverged = not_finite(tested, session.task) or not_finite(developed, session.task)
+    unscored = unscored_rows(session, work, outcome)
+    diverged = not_finite([*tested, *developed, *unscored], session.task)
     if diverged:
         write_failed(session, work, diverged, share)
         return
@@ -56,7 +60,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     if outcome.probe is not None:
         facts["probe"] = _probe(session, outcome.probe)
     write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
-    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed)
+    write_submissions(session, work, unscored)
+    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed, unscored)
     work.clear()
 
 
@@ -146,7 +151,27 @@ def _facts(
             "dev": sum(len(s.dev) for s in fold.stages),
             "tests": {name: len(examples) for name, examples in fold.tests.items()},
         },
+        "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
+        **_clips(session, fold),
     }
+
+
+def _clips(session: Session, fold: Fold) -> dict[str, Any]:
+    """How longer clips were taken, and how many were longer; nothing where all were whole."""
+    identity = clips_identity(session.recipe)
+    if not identity:
+        return {}
+    whole = session.plan.seconds
+
+    def cut(examples: Iterable[Example]) -> int:
+        return sum(bool(spans(session.recipe.clips, whole[e.uid])) for e in examples)
+
+    counts = {
+        "train": sum(cut(s.train) for s in fold.stages),
+        "dev": sum(cut(s.dev) for s in fold.stages),
+        "tests": {name: cut(examples) for name, examples in fold.tests.items()},
+    }
+    return {"clips": identity["clips"] | {"cut": counts}}
 
 
 def _setup(session: Session, stage: Stage) -> Setup:
@@ -155,7 +180,7 @@ def _setup(session: Session, stage: Stage) -> Setup:
 
 def _stage(session: Session, stage: Stage, outcome: StageOutcome) -> dict[str, Any]:
     fit = outcome.fit
-    hours = sum(session.plan.seconds[e.uid] for e in stage.train) / 3600
+    hours = sum(session.examples.seconds[i] for i in session.indices(stage.train)) / 3600
     epochs = fit.steps * session.recipe.train.batch_size / len(stage.train)
     return {
         "steps": fit.steps,
@@ -272,4 +297,5 @@ def adapter_config(session: Session, work: Work) -> dict[str, Any]:
         "seed": work.seed,
         "numerics": session.numerics.describe(session.accelerator.device),
         "stages": work.fold.heads(),
+        "clips": dataclasses.asdict(session.recipe.clips),
     }  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
+from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.models.build import rebuild, restore
 from emopeft.downstream.models.checkpoint import (
     read_config,
@@ -140,12 +141,13 @@ class Classifier:
     model: AdaptedModel
     task: Task
     numerics: Numerics  # as in training, and in the record's scores
+    clips: ClipKeys = dataclasses.field(default_factory=ClipKeys)  # how longer clips are taken
 
     def __call__(self, audio: str | Path | Tensor) -> dict[str, Any]:
         if not isinstance(audio, Tensor):
             minimum = self.model.upstream.min_samples / SAMPLE_RATE
             audio = torch.from_numpy(decode(Path(audio), SAMPLE_RATE, minimum=minimum))
-        outputs = outputs_of_clip(self.model, audio, self.numerics)
+        outputs = outputs_of_clip(self.model, audio, self.numerics, self.clips)
         table = self.task.table(outputs[None], torch.zeros(1, len(self.task.target_names)))
         return {c.name: table[c.name][0] for c in self.task.columns if c.role != "truth"}
 
@@ -166,7 +168,9 @@ def load(
         folder = Path(snapshot_download(str(place)))
     tensors, config = read_exported(folder)
     model = rebuild(folder, tensors, config, upstream_path, device)
-    return Classifier(model, task_of(config["task"]), Numerics.of(config["numerics"]))
+    return Classifier(
+        model, task_of(config["task"]), Numerics.of(config["numerics"]), ClipKeys(**config["clips"])
+    )
 
 
 def merge(
@@ -197,7 +201,8 @@ def merge(
             }
             write_json(into / "preprocessor_config.json", values)
         write_tensors(into / HEAD, model.head.state_dict())
-        write_json(into / "head.json", {"task": config["task"], "head": config["head"]})
+        head = {name: config[name] for name in ("task", "head", "clips")}
+        write_json(into / "head.json", head)
         _write_labels(into, task_of(config["task"]))
     return sorted(p.name for p in out.iterdir())
 

@@ -63,7 +63,7 @@ class Epoch:
         chosen = order[torch.where(in_batch, start + place, start)]
         device = probe.device
         return cls(
-            probe.train[chosen].to(device),
+            probe.rows()[chosen].to(device),
             probe.targets[chosen.to(device)],
             shares(probe.weights[chosen] * in_batch).to(device),
         )

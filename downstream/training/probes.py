@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.feature_cache.excerpts import drawn
 from emopeft.downstream.heads.base import Head
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.joined_heads import can_join, put_joined
@@ -63,6 +64,7 @@ class Probe:
         checkpoint: where progress is kept, or None.
         label: names the probe in errors.
         chances: of each training utterance to be drawn, see `sampling_chances`.
+        ways: `Examples.ways` of each training utterance; None: as ``train`` has it.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Probe:
         checkpoint: Path | None = None,
         label: str = "",
         chances: Tensor | None = None,
+        ways: Sequence[Sequence[int]] | None = None,
     ):
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
         self.step_loss = StepLoss(task, keys)
@@ -91,6 +94,7 @@ class Probe:
         if head.standardise:
             self.standard = head.mean[head.featurizer.skip :], head.scale[head.featurizer.skip :]
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
+        self.ways = ways or [[i] for i in train]
         self.weights, self.chances = weights, chances
         self.targets = targets[self.train].to(device)
         self.dev_targets = targets[self.dev]
@@ -125,7 +129,7 @@ class Probe:
             advance: is told how many steps of one trial were done.
         """
         self.begin(advance)
-        epoch, order = -1, torch.empty(0, dtype=torch.long)
+        epoch, order, rows = -1, torch.empty(0, dtype=torch.long), self.train
         batch = torch.empty(0)
         began = clock = time.monotonic()
         while not self.done:
@@ -136,10 +140,10 @@ class Probe:
                 if stop.is_set() or clock - began > seconds:
                     return
             if self.step // self.per_epoch != epoch:
-                epoch, order = self.step // self.per_epoch, self.order()
+                epoch, order, rows = self.step // self.per_epoch, self.order(), self.rows()
             first = self.step % self.per_epoch * self.keys.batch_size
             chosen = order[first : first + self.keys.batch_size]
-            batch = gather(self.means, self.train[chosen].to(self.device), batch, self.standard)
+            batch = gather(self.means, rows[chosen].to(self.device), batch, self.standard)
             rates = [self.rate(t) for t in self.active]
             weights = shares(self.weights[chosen]).to(self.device, non_blocking=True)
             targets = self.targets[chosen.to(self.device)]
@@ -162,6 +166,10 @@ class Probe:
         """Places in the training part (len(train),) in the order of this step's epoch."""
         epoch = self.step // self.per_epoch
         return torch.tensor(epoch_order(len(self.train), self.seed, epoch, self.chances))
+
+    def rows(self) -> Tensor:
+        """Where the means of the training part stand in this step's epoch (len(train),)."""
+        return torch.tensor(drawn(self.ways, self.seed, self.step // self.per_epoch))
 
     def rate(self, trial: int) -> float:
         """A trial's learning rate in this step."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.feature_cache.examples import Examples
+from emopeft.downstream.feature_cache.excerpts import drawn
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.tasks.base import Task
@@ -92,7 +93,10 @@ class Trainer:
             [{"params": in_upstream}, {"params": in_head}], lr=lr, weight_decay=keys.weight_decay
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        by_place = dict(zip(self.train_indices, weights.tolist(), strict=True))
+        self.ways = [examples.ways[i] for i in self.train_indices]
+        by_place = {
+            i: weight for way, weight in zip(self.ways, weights.tolist(), strict=True) for i in way
+        }
         self.gradient = BatchGradient(
             self.model, self.plain, examples, task, by_place, keys, seed, accelerator
         )
@@ -160,13 +164,14 @@ class Trainer:
 
     def _batches(self) -> Iterator[list[int]]:
         """The batches of all steps that are left, as indices into the examples."""
-        epoch, order = -1, []
+        epoch, order, rows = -1, [], self.train_indices
         for step in range(self.step, self.total):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
                 order = epoch_order(len(self.train_indices), self.seed, epoch, self.chances)
+                rows = drawn(self.ways, self.seed, epoch)
             first = step % self.per_epoch * self.keys.batch_size
-            yield [self.train_indices[i] for i in order[first : first + self.keys.batch_size]]
+            yield [rows[i] for i in order[first : first + self.keys.batch_size]]
 
     def _optimise(self, batch: list[int]) -> None:
         """One optimiser step on a batch, shared among processes and split to fit the budget."""

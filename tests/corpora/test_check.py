@@ -207,7 +207,7 @@ def test_command_list(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for name in ("cremad", "emodb", "esd", "iemocap", "manifest", "ravdess", "savee", "tess"):
         assert f"\n{name} " in text
-    assert "EMOPEFT_RAVDESS" in text and "10039" in text and "CC BY-NC-SA 4.0" in text
+    assert "10,039" in text and "CC BY-NC-SA 4.0" in text
 
 
 def test_command_json_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

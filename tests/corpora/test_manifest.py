@@ -191,7 +191,7 @@ def test_a_manifest_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert [u.ratings for u in found] == [{"valence": 1}, {}, {}]
     assert [record.getMessage() for record in caplog.records] == [
         f"2 rows of {tmp_path / 'm.csv'} have neither a label nor a rating nor a vote and take no "
-        "part, for example b"
+        "part other than in unscored tests, for example b"
     ]
 
 

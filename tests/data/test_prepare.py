@@ -135,3 +135,19 @@ def test_broken_audio_and_wrong_folds_are_told_before_training(tmp_path, monkeyp
     monkeypatch.setattr(preparing, "scan", lambda *a, **k: pytest.fail("read before it was known"))
     with pytest.raises(UserError, match="unknown fold of protocol manifest-speakers '9'"):
         prepare(recipe_of(tmp_path / "cache", folds="1,9", **keys))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "protocol"),
+    [
+        ("esd", {}, "esd-english-5fold"),
+        ("esd", {"language": "mandarin"}, "esd-mandarin-5fold"),
+        ("msp-podcast", {}, "msp-podcast-1.11"),
+        ("msp-podcast", {"release": 1.12}, "msp-podcast-1.12"),
+    ],
+)
+def test_a_corpus_options_choose_its_protocol(tmp_path, name, options, protocol):
+    recipe = recipe_of(tmp_path, corpus__name=name, corpus__options=options)
+    assert preparing.protocol_name(recipe) == protocol
+    recipe.protocol = "mine"
+    assert preparing.protocol_name(recipe) == "mine"

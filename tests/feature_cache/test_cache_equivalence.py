@@ -14,7 +14,9 @@ import torch
 import run_downstream
 from emopeft.downstream.data.keys import CacheKeys, TrainKeys
 from emopeft.downstream.feature_cache import extracting
+from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.examples import Examples
+from emopeft.downstream.feature_cache.excerpts import Excerpt
 from emopeft.downstream.feature_cache.frozen import (
     cache_key,
     continued_item,
@@ -180,16 +182,23 @@ def examples_of(
     batch_seconds: float | None = None,
     **keys,
 ) -> Examples:
-    from types import SimpleNamespace
-
-    utterances = [SimpleNamespace(path=p) for p in paths]
-    seconds = [soundfile.info(p).duration for p in paths]
-    audio = [f"{i:064x}" for i in range(len(paths))]
     return Examples.prepare(
-        upstream, start, pooled, utterances,  # type: ignore[arg-type]
-        torch.zeros(len(paths), 1), seconds, audio, root, CacheKeys(**keys),
-        numerics, batch_seconds,
+        upstream, start, pooled, [(e,) for e in excerpts_of(paths)], torch.zeros(len(paths), 1),
+        root, CacheKeys(**keys), numerics, batch_seconds,
     )  # fmt: skip
+
+
+def excerpts_of(paths: list[Path]) -> list[Excerpt]:
+    """Whole clips, each under a name of its own."""
+    return [
+        Excerpt(f"{i:064x}", path, soundfile.info(path).duration) for i, path in enumerate(paths)
+    ]
+
+
+def live_batch(live: Live, paths: list[Path]) -> Batch:
+    """All of some clips as one batch, nothing kept."""
+    wavs = [live.wav(e) for e in excerpts_of(paths)]
+    return live.inputs(Batch([], wavs, torch.zeros(len(wavs), 1)))
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -251,10 +260,10 @@ def test_nothing_is_kept_for_backward_below_what_trains(tmp_path: Path, spec: st
     assert start == upstream.num_blocks - 1
     head = make_head("superb", width=upstream.width, states=4, outputs=3, hidden=8)
     model = AdaptedModel(upstream, head, start).train()
-    live = Live(upstream, start, True, paths)
+    live = Live(upstream, start, True)
     batches = []
     assert (
-        saved_bytes(lambda: batches.append(live.batch(range(3), torch.zeros(3, 1), "cpu"))) == 0
+        saved_bytes(lambda: batches.append(live_batch(live, paths[:3]))) == 0
     )  # the front end in train mode included (trap 4)
     batch = batches[0]
     assert not any(x.requires_grad for x in batch.start_inputs)
@@ -267,7 +276,7 @@ def test_nothing_is_kept_for_backward_below_what_trains(tmp_path: Path, spec: st
     # As the ordinary way keeps: everything from the waveform on, once for every block.
     for parameter in upstream.parameters():
         parameter.requires_grad_(True)
-    wavs = [live.wav(i) for i in range(3)]
+    wavs = [live.wav(e) for e in excerpts_of(paths[:3])]
     everything = saved_bytes(lambda: upstream(wavs).layers[-1].sum().backward())
     assert from_cache < everything / 2
 
@@ -281,8 +290,8 @@ def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
         head = make_head("superb", width=32, states=4, outputs=3, hidden=8)
         model = AdaptedModel(adaptation.upstream, head, adaptation.start).train()
         save_memory_and_time(model, TrainKeys(checkpointing=checkpointing))
-        live = Live(adaptation.upstream, adaptation.start, True, paths)
-        batch = live.batch(range(3), torch.zeros(3, 1), "cpu")
+        live = Live(adaptation.upstream, adaptation.start, True)
+        batch = live_batch(live, paths[:3])
         kept.append(saved_bytes(lambda model=model, batch=batch: model(batch).sum().backward()))
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert kept[1] < kept[0]

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
-from emopeft.downstream.feature_cache import extracting, frozen
+from emopeft.downstream.feature_cache import excerpts, extracting, frozen
 from emopeft.downstream.feature_cache.batch import Batch
+from emopeft.downstream.feature_cache.excerpts import Excerpt
 from emopeft.downstream.feature_cache.extracting import AHEAD, Extraction, decoded
 from emopeft.downstream.feature_cache.frozen import cache_key, frozen_item, frozen_items
 from emopeft.downstream.feature_cache.store import FeatureCache
@@ -119,16 +120,18 @@ def test_on_a_cpu_it_is_one_clip_at_a_time_to_the_bit(paths: list[Path], tmp_pat
     for i, path in enumerate(paths):
         wav = torch.from_numpy(decode(path, 16000))
         states, kept = upstream.prefix(2, [wav])[1].means()[0], upstream.prefix(2, [wav])[0][0]
-        stored = examples.cache.get(examples.audio[i])
+        stored = examples.cache.get(examples.names()[i])
         assert torch.equal(stored[0], states)
         assert stored[1] is not None and torch.equal(stored[1], kept)
 
 
 def extraction(upstream: Any, paths: Sequence[Path], batch_seconds: float, **more: Any):
     names = [f"{i:064x}" for i in range(len(paths))]
-    seconds = {name: 0.3 + 0.05 * i for i, name in enumerate(names)}
-    files = dict(zip(names, paths, strict=True))
-    return names, Extraction(upstream, 1, True, files, seconds, batch_seconds=batch_seconds, **more)
+    clips = {
+        name: Excerpt(name, path, 0.3 + 0.05 * i)
+        for i, (name, path) in enumerate(zip(names, paths, strict=True))
+    }
+    return names, Extraction(upstream, 1, True, clips, batch_seconds=batch_seconds, **more)
 
 
 def test_groups_keep_the_budget_with_padding_and_windows(paths: list[Path]) -> None:
@@ -141,7 +144,7 @@ def test_groups_keep_the_budget_with_padding_and_windows(paths: list[Path]) -> N
             groups = extract.groups(names)
             assert sorted(name for group in groups for name in group) == names
             for group in groups:
-                cost = longest or max(extract.seconds[name] for name in group)
+                cost = longest or max(extract.excerpts[name].seconds for name in group)
                 assert len(group) == 1 or cost * len(group) <= budget + 0.05
             if budget == 95.0:
                 assert len(groups) == (3 if longest else 1)
@@ -193,14 +196,24 @@ def noting(seen: list[Path]) -> Any:
     return note
 
 
+def noting_groups(seen: list[Path]) -> Any:
+    """`decoded` that notes which clips it is given."""
+
+    def note(groups: list[list[str]], clips: dict[str, Excerpt]) -> Any:
+        seen.extend(clips[name].path for group in groups for name in group)
+        return decoded(groups, clips)
+
+    return note
+
+
 def test_decoding_goes_ahead_but_not_far(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Path] = []
-    monkeypatch.setattr(extracting, "decode", noting(seen))
+    monkeypatch.setattr(excerpts, "decode", noting(seen))
     names = [str(i) for i in range(COUNT)]
-    files = dict(zip(names, paths, strict=True))
-    groups = decoded([[name] for name in names], files)
+    clips = {n: Excerpt(n, path, 1.0) for n, path in zip(names, paths, strict=True)}
+    groups = decoded([[name] for name in names], clips)
     group, wavs = next(groups)
     deadline = time.monotonic() + 10
     while len(seen) < AHEAD and time.monotonic() < deadline:
@@ -211,7 +224,7 @@ def test_decoding_goes_ahead_but_not_far(
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
     paths[2].write_text("no audio")
     with pytest.raises(UserError, match=str(paths[2])):
-        list(decoded([[name] for name in names], files))
+        list(decoded([[name] for name in names], clips))
 
 
 def test_from_a_lower_cache_nothing_is_decoded(
@@ -224,7 +237,7 @@ def test_from_a_lower_cache_nothing_is_decoded(
         wanted = examples_of(upstream, 2, True, paths, tmp_path / "direct")
         seen: list[Path] = []
         with monkeypatch.context() as patch:
-            patch.setattr(extracting, "decode", noting(seen))
+            patch.setattr(extracting, "decoded", noting_groups(seen))
             found = examples_of(upstream, 2, True, paths, root, batch_seconds=budget)
         assert seen == [paths[-1]]  # which the lower cache lacks
         indices = list(range(COUNT))
@@ -329,5 +342,5 @@ def test_means_are_in_memory_once(
     assert len(most) >= COUNT and max(most) <= 2 and max(opened) <= 1
     monkeypatch.setattr(FeatureCache, "get", inner)
     assert examples.preloaded is not None and examples.cache is not None
-    wanted = torch.stack([examples.cache.get(a)[0] for a in examples.audio])
+    wanted = torch.stack([examples.cache.get(n)[0] for n in examples.names()])
     assert torch.equal(examples.preloaded, wanted) and len(wanted) == COUNT + 1

@@ -11,6 +11,7 @@ from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from emopeft.leaderboard import gather as gather_module
 from emopeft.leaderboard.gather import gather
+from emopeft.leaderboard.render import markdown, terminal
 from tests.records.cases import (
     CLASSES,
     FOLDS,
@@ -366,6 +367,26 @@ def test_a_leak_is_refused_and_warnings_are_shown(tmp_path):
     warnings = " ".join(board.warnings)
     assert "copied: fold 1: seeds 0 and 1 have the same predictions" in warnings
     assert "future: it was created in the future" in warnings
+
+
+def test_folds_that_leak_as_published_stand_apart_and_are_marked(tmp_path):
+    """The same folds under a name that says so: ranked, but never beside clean ones."""
+    rows = {
+        fold: [r._replace(speaker="toy/strain") if r.part == "test" else r for r in plan_rows(fold)]
+        for fold in FOLDS
+    }
+    declared = {"overlap": ["dev", "test"], "protocol": "toy-leaks"}
+    for fold in FOLDS:
+        tests = [dataclasses.replace(r, speaker="toy/strain") for r in make_rows(fold)]
+        make_fold(tmp_path / "leak", fold, planned=rows, rows=tests, plan=declared)
+    write_record(tmp_path / "leak")
+    make_record(tmp_path / "clean")
+    board = gather(tmp_path)
+    assert board.refused == [] and len(board.tables) == 2
+    for text in (markdown(board), terminal(board)):
+        (heading,) = [line for line in text.splitlines() if "LEAKS" in line]
+        assert "toy-leaks" in heading and "1 test speakers are trained on" in heading
+    assert any("it leaks, as its protocol's name says" in w for w in board.warnings)
 
 
 def test_nothing_to_show(tmp_path):

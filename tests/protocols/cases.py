@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.data.plan import Plan
+from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, list_protocols, parse
 from emopeft.downstream.tasks.emotion import EmotionTask
 
@@ -23,7 +24,8 @@ def plan_of(protocol: Protocol, utterances: Iterable[Utterance], **more) -> Plan
     """The plan of `EmotionTask`; utterances made by hand are the protocol's corpus'."""
     corpus = protocol.corpora[0]
     known = [dataclasses.replace(u, corpus=u.corpus or corpus) for u in utterances]
-    return Plan.of(protocol, EmotionTask.of(protocol, known), known, **more)
+    task = EmotionTask.of(protocol, parted(protocol, known)[0])
+    return Plan.of(protocol, task, known, **more)
 
 
 def sides(plan: Plan, fold: int = 0) -> dict[str, list[Utterance]]:
@@ -48,20 +50,27 @@ def fake_corpus(protocol: Protocol) -> list[Utterance]:
     """A corpus of the published size that fits the protocol, whatever its unit."""
     if protocol.utterances:
         return iemocap_like(protocol)
-    if protocol.rule:
+    if protocol.rule and protocol.corpus == "manifest":
         return [
             utterance(f"{s}{i}", s, ["sad", "happy"][i % 2], session=s, split=split)
             for s, split in zip("abcd", ("train", "train", "dev", "test"), strict=True)
             for i in range(4)
         ]
     names = sorted({name for fold in protocol.folds for name in fold.tests["test"]})
+    names = names or [f"s{i:02d}" for i in range(29)]  # a rule by speaker
     found = []
-    for label, number in protocol.counts.items():
+    for label, number in (protocol.counts or counted(protocol)).items():
         for i in range(number):
             place = names[i % len(names)]
             name = f"{place}_word{i // len(names)}_{label}"
             found.append(utterance(name, place, label, session=place))
     return found
+
+
+def counted(protocol: Protocol) -> dict[str, int]:
+    """Some number of each class, where only that of all is published, or none."""
+    share, rest = divmod(protocol.total or 300, len(protocol.classes))
+    return {name: share + (i < rest) for i, name in enumerate(protocol.classes)}
 
 
 def minimal(**changes) -> dict:

@@ -147,6 +147,31 @@ def test_a_declaration_without_the_name_or_a_name_without_it_counts_for_nothing(
     assert not plan.audit()["clean"]
 
 
+def test_a_test_that_leaks_says_so_in_its_name():
+    """Published folds that do not keep speakers apart; the name says it, and nothing else may."""
+    rows = (("1", "a"), ("2", "b"), ("3", "a"))
+    with pytest.raises(UserError, match="fold 1: speaker manifest/a is in test and in train"):
+        by_session(*rows).check_leaks()
+    for changes, text in (
+        ({"speaker_overlap": ["test"]}, "'leaks' is not in 'mine"),
+        ({"speaker_overlap": ["test"], "name": "mine-random-dev"}, "'leaks' is not in"),
+        ({"speaker_overlap": ["test"], "name": "mine-bleaks"}, "'leaks' is not in"),
+        ({"speaker_overlap": ["train"], "name": "mine-leaks"}, "may hold dev and test"),
+    ):
+        with pytest.raises(UserError, match=text):
+            by_session(*rows, **changes)
+    leaks = {"name": "mine-leaks", "speaker_overlap": ["dev", "test"]}
+    plan = by_session(*rows, **leaks)
+    plan.check_leaks()
+    audit = plan.audit()
+    assert audit["clean"] is False and audit["leaking"] == ["manifest/a"]
+    assert any("1 of 1 test speakers are trained on" in warning for warning in plan.warnings)
+    with pytest.raises(UserError, match="says that it leaks, but no speaker of a test"):
+        by_session(*CLEAN, **leaks).check_leaks()
+    with pytest.raises(UserError, match="in test and in train"):  # the name alone is not enough
+        by_session(*rows, name="mine-leaks").check_leaks()
+
+
 def test_one_utterance_on_two_sides_leaks():
     plan = plan_of(protocol_of(), SMALL)
     (stage,) = plan.folds[0].stages

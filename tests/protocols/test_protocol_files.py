@@ -80,6 +80,30 @@ def test_manifest_split(sides, dev, test):
     assert speakers(plan) == {"train": ["a", "b"], "dev": [dev], "test": [test]}
 
 
+@pytest.mark.parametrize(
+    ("sides", "tests"),
+    [
+        ({"Test10": "g", "Test2": "d", "Test1": "e"}, ["test1", "test2", "test10"]),
+        ({"test_clean": "d", "TEST": "e", "test-Phone.1": "g"},
+         ["test", "test-phone.1", "test_clean"]),
+        ({"Test3": "d", "TEST3": "e"}, ["test3"]),
+        ({"test1": "de", "test2": "d"}, ["test1", "test2"]),  # a speaker in two tests is no leak
+    ],
+)  # fmt: skip
+def test_each_named_test_of_a_split_stands_by_itself(sides, tests):
+    found = split_of(Train="ab", Development="c", **sides)
+    plan = plan_of(SHIPPED["manifest-split"], found)
+    plan.check_leaks()
+    assert list(plan.folds[0].tests) == tests
+    for test, examples in plan.folds[0].tests.items():
+        own = {u.id for u in found if u.split.lower() == test}
+        assert {e.utterance.id for e in examples} == own
+    for u in found[:2]:  # of speaker a, who is trained on
+        leak = [dataclasses.replace(u, id=f"x{u.id}", split=max(sides))]
+        with pytest.raises(UserError, match="speaker manifest/a is in test and in train"):
+            plan_of(SHIPPED["manifest-split"], found + leak).check_leaks()
+
+
 def test_a_split_of_ones_own_is_audited_too():
     mixed = split_of(train="ab", dev="b", test="d")
     with pytest.raises(UserError, match="speaker manifest/b is in dev and in train"):
@@ -99,7 +123,13 @@ def test_a_split_of_ones_own_is_audited_too():
         ("manifest-split", SMALL, "'ahappy' has no split"),
         ("manifest-split", split_of(train="a", dve="b", test="c"), "did you mean dev"),
         ("manifest-split", split_of(train="a", test="c"), "split 'dev'"),
+        ("manifest-split", split_of(train="a", dev="b"), "split 'test'"),
+        *(
+            ("manifest-split", split_of(train="a", dev="b", **{name: "c"}), "names no test: call")
+            for name in ("tests", "test 1", "test:phone", "test-", "test-ü", "test1" + 60 * "x")
+        ),
         ("manifest-split", split_of(train="a", dev="b", test="c", evaluation="d"), "either"),
+        ("manifest-split", split_of(train="a", dev="b", test1="c", evaluation="d"), "either"),
         ("manifest-speakers", [u for u in speech(4) if u.emotion == "sad"], "two labels"),
         ("manifest-speakers", [utterance("u", "a", None)], "no utterance"),
     ],

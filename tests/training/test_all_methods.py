@@ -45,6 +45,7 @@ class Clips:
         self.targets = torch.tensor(targets)
         self.seconds = [n / 16000 for n in LENGTHS]
         self.preloaded = None
+        self.ways = [[i] for i in range(len(LENGTHS))]
 
     def batch(self, indices: list[int], device: Any) -> Batch:
         upstream = self.model.upstream

@@ -45,6 +45,7 @@ class Held:
         self.targets /= self.targets.sum(1, keepdim=True) if targets > 1 else 1
         self.seconds = [float(len(x)) for x in self.frames]
         self.preloaded = None
+        self.ways = [[i] for i in range(COUNT)]
 
     def batch(self, indices: list[int], device: Any) -> Batch:
         kept = [self.frames[i] for i in indices]
