@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from emopeft.downstream.data.agreement import check_choice, check_clips, check_probe
 from emopeft.downstream.data.keys import (
     CacheKeys,
     ClipKeys,
@@ -254,7 +255,7 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
             "correct for rare classes twice; set one of them to none"
         )
-    _check_clips(recipe.clips)
+    check_clips(recipe.clips)
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:
         raise unknown("value of head.name", recipe.head.name, HEADS)
@@ -263,9 +264,9 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "
             "the head trains: set train.lr"
         )
-    _check_choice(train)
+    check_choice(train)
     if recipe.head.init == "probe":
-        _check_probe(recipe, kind_of(methods) == FROZEN)
+        check_probe(recipe, kind_of(methods) == FROZEN)
     for dotted, values in (("seeds", recipe.seeds), ("train.lr_grid", train.lr_grid)):
         if not values:
             raise UserError(f"{dotted} is empty; give at least one")
@@ -278,46 +279,6 @@ def validate(recipe: Recipe) -> Recipe:
     if name is not None and len(name.encode()) > 200:
         raise UserError(f"-n {name[:40]}... is longer than 200 bytes; shorten it")
     return recipe
-
-
-def _check_clips(clips: ClipKeys) -> None:
-    if (clips.seconds is None) != (clips.mode == "whole"):
-        way_out = "give clips.mode crop or segments, with its clips.seconds, or neither"
-        raise UserError(f"clips.mode={clips.mode} and clips.seconds={clips.seconds}: {way_out}")
-    if clips.starts > 1 and clips.mode != "crop":
-        raise UserError(
-            f"clips.starts={clips.starts} is for crops, and clips.mode is {clips.mode}: set "
-            "clips.mode=crop, or clips.starts=1"
-        )
-
-
-def _check_choice(train: TrainKeys) -> None:
-    """The last state is chosen without dev: nothing of dev may end or steer the training."""
-    if train.choose != "last":
-        return
-    if train.patience is not None:
-        raise UserError(
-            f"train.choose=last keeps the state after the last step, and train.patience="
-            f"{train.patience} ends the training by dev: set train.patience=null"
-        )
-    if train.schedule == "plateau":
-        raise UserError(
-            "train.choose=last keeps the state of a schedule that has run down, and "
-            "train.schedule=plateau goes by dev: set train.schedule=linear or cosine"
-        )
-
-
-def _check_probe(recipe: Recipe, frozen: bool) -> None:
-    if frozen:
-        raise UserError(
-            f"head.init=probe is where a method starts that trains more than the head, and -p "
-            f"{recipe.method} is that probe itself: set head.init=random, or take another method"
-        )
-    if not recipe.cache.enabled:
-        raise UserError(
-            "head.init=probe trains a probe on kept states; set cache.enabled=true, or "
-            "head.init=random"
-        )
 
 
 def merge(layers: list[dict[str, Any]]) -> dict[str, Any]:
