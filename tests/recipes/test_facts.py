@@ -88,12 +88,14 @@ CASES: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ("-c recipes/hubert8/classes.yaml -p lora:targets=classifier", HUBERT8,
      [LORA | {"targets": ("classifier",)}]),
     ("-c recipes/odyssey2024/attributes.yaml",
-     ATTRIBUTES | {"protocol": "msp-podcast-1.11-vad", "labels.dimensions": ["arousal", "dominance", "valence"],
+     ATTRIBUTES | {"protocol": "msp-podcast-1.11-vad",
+                   "labels.dimensions": ["arousal", "dominance", "valence"],
                    "loss.dimension_weights": {"arousal": 1.0, "dominance": 1.0, "valence": 1.0},
                    "train.precision": "bf16"},
      FULL),
     ("-c recipes/odyssey2024/classes.yaml",
-     ODYSSEY | {"protocol": "msp-podcast-1.11", "task": "emotion", "train.class_weights": "balanced", "train.loss_batch": None,
+     ODYSSEY | {"protocol": "msp-podcast-1.11", "task": "emotion",
+                "train.class_weights": "balanced", "train.loss_batch": None,
                 "train.precision": "fp32", "loss.classes": "cross_entropy"}, FULL),
 ]  # fmt: skip
 
