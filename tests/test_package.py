@@ -54,7 +54,7 @@ def test_every_file_of_the_rooms_is_in_it(wheel: Path) -> None:
         for name in zipfile.ZipFile(wheel).namelist()
         if name.startswith("emopeft/")
     }
-    suffixes = (".py", ".json", ".yaml", ".typed")
+    suffixes = (".py", ".json", ".yaml", ".md", ".typed")
     on_disk = {
         path.relative_to(ROOT).as_posix().removeprefix("emopeft/")
         for folder in FOLDERS
@@ -63,7 +63,7 @@ def test_every_file_of_the_rooms_is_in_it(wheel: Path) -> None:
     }
     assert inside == on_disk
     assert "py.typed" in inside and "downstream/protocols/ravdess-6fold.json" in inside
-    assert "recipes/default/frozen.yaml" in inside
+    assert "recipes/default/frozen.yaml" in inside and "recipes/superb/experiments.yaml" in inside
     assert not any("test" in name.split("/") or "tests" in name.split("/") for name in inside)
 
 

@@ -1,8 +1,9 @@
 """`demo`: a small HuBERT with fixed random weights, made on the spot. For the demo and tests only.
 
 Two blocks of width 64 with 4 heads behind HuBERT's seven-layer CNN with 32 channels: one frame per
-320 samples, as the real one. The weights come from a generator of their own: the same everywhere,
-and the global random state is left alone.
+320 samples, as the real one. `demo_base` has twelve narrow blocks, as many as base models, so that
+whatever a method says of blocks holds for it. The weights come from a generator of their own: the
+same everywhere, and the global random state is left alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from emopeft.upstream.speech import SpeechUpstream
 
 NOTE = "random weights, for the demo and tests only"
 SEED = 20240607
+SIZES: dict[str, dict[str, Any]] = {
+    "demo": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 256, "num_conv_pos_embedding_groups": 4, "conv_dim": (32,) * 7},
+    "demo_base": {"hidden_size": 32, "num_hidden_layers": 12, "num_attention_heads": 2,
+                  "intermediate_size": 64, "num_conv_pos_embedding_groups": 2,
+                  "conv_dim": (16,) * 7},
+}  # fmt: skip
 GAIN = 1.6  # keeps the signal alive through seven GELU layers, as He's gain does for ReLU
 
 
@@ -40,18 +48,12 @@ def fill(module: nn.Module, seed: int) -> None:
 
 def _load(entry: Entry, path: Path | None, revision: str | None, **options: Any) -> Upstream:
     if path is not None or revision is not None:
-        raise UserError("demo makes its own weights: leave out --upstream-path and the revision")
+        raise UserError(
+            f"{entry.name} makes its own weights: leave out --upstream-path and the revision"
+        )
     from transformers import HubertConfig, HubertModel
 
-    config = HubertConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=256,
-        conv_dim=(32,) * 7,
-        num_conv_pos_embeddings=32,
-        num_conv_pos_embedding_groups=4,
-    )
+    config = HubertConfig(num_conv_pos_embeddings=32, **SIZES[entry.name])
     config._attn_implementation = "sdpa"
     with torch.random.fork_rng(devices=[]):
         model = HubertModel(config)
@@ -68,13 +70,14 @@ def _load(entry: Entry, path: Path | None, revision: str | None, **options: Any)
     return upstream.seal()
 
 
-register(
-    Entry(
-        name="demo",
-        family="hubert",
-        load=_load,
-        licence="Apache-2.0",
-        parameters=0.2,
-        note=NOTE,
+for _name, _millions in (("demo", 0.2), ("demo_base", 0.2)):
+    register(
+        Entry(
+            name=_name,
+            family="hubert",
+            load=_load,
+            licence="Apache-2.0",
+            parameters=_millions,
+            note=NOTE,
+        )
     )
-)

@@ -1,20 +1,24 @@
 """A recipe says what is run. It is resolved from defaults, a YAML file, flags and ``-o key=value``.
 
 Every key is a field below or in ``keys.py``; an unknown one is an error that names it and the
-nearest known ones, before anything is loaded. The defaults for a kind of method and a protocol
-stand in ``recipes/``.
+nearest known ones, before anything is loaded. A file may say ``extends: PAPER/FILE.yaml``: it then
+changes that recipe of this package. The defaults for a kind of method and a protocol stand in
+``recipes/``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from emopeft.downstream.data.agreement import check_choice, check_clips, check_probe
 from emopeft.downstream.data.keys import (
     CacheKeys,
     ClipKeys,
@@ -33,6 +37,10 @@ from emopeft.values import Range, checked, key
 
 if TYPE_CHECKING:
     from emopeft.peft_modules.base import Method
+
+EXTENDS = "extends"  # the key of a recipe file that names the shipped one which it changes
+EXPERIMENTS = "experiments.yaml"  # a paper's, no recipe: downstream/data/papers.py
+FOLDER = "recipes"  # as the shipped ones are written: recipes/PAPER/FILE.yaml
 
 # numpy takes seeds below 2^32, and some streams add a little to the run's.
 LARGEST_SEED = 4_000_000_000
@@ -63,22 +71,50 @@ class Recipe:
     name: str | None = key(None, "folder of the run under --out; unset: made from what is run")
     out: str = key("runs", "where runs are written")
     description: str = key("", "what this recipe is and where its numbers come from")
-    reports: Mapping = key({}, "what the paper reports, for comparison")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it would stand in YAML."""
         return dataclasses.asdict(self)
 
 
-def known_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
+_hints = functools.cache(typing.get_type_hints)  # which is slow, and always the same
+
+
+@functools.cache
+def known_keys(cls: type = Recipe, prefix: str = "") -> tuple[str, ...]:
     """All keys with their dots: ``train.lr``."""
-    keys = []
-    for name, field_type in typing.get_type_hints(cls).items():
+    keys: list[str] = []
+    for name, field_type in _hints(cls).items():
         if dataclasses.is_dataclass(field_type):
             keys += known_keys(typing.cast(type, field_type), f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
-    return keys
+    return tuple(keys)
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file with their dots, over those of the recipe that it extends.
+
+    Raises UserError naming file and key where it is no recipe, or extends none of this package.
+    """
+    data = read_yaml(path)
+    base = data.pop(EXTENDS, None)
+    flat = flatten(data, str(path))
+    if base is None:
+        return flat
+    places = shipped(".").glob("*/*.yaml")
+    known = [f"{p.parent.name}/{p.name}" for p in places if p.name != EXPERIMENTS]
+    if base not in known:
+        raise unknown(f"recipe that {path} extends", str(base)[:100], known)
+    return merge([from_file(shipped(str(base))), flat])
+
+
+def located(path: Path) -> Path:
+    """Where a recipe file is: as it says, or, where there is none, of this package's own under
+    ``recipes/``, so that the same command works in the checkout and beside an installed package."""
+    inside = shipped("/".join(path.parts[1:]))
+    ours = path.parts[:1] == (FOLDER,) and ".." not in path.parts and inside.is_file()
+    return inside if ours and not path.exists() else path
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -125,7 +161,7 @@ def flatten(data: Mapping, where: str, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _unknown_key(kind: str, name: str, known: list[str]) -> UserError:
+def _unknown_key(kind: str, name: str, known: Sequence[str]) -> UserError:
     """The error for a key that is not there; ``lr`` is answered with ``train.lr``."""
     ends = [k for k in known if "." in k and k.rpartition(".")[2] == name]
     if ends:
@@ -150,7 +186,7 @@ def parse_override(text: str) -> dict[str, Any]:
 def build(flat: Mapping, cls: type = Recipe, prefix: str = "") -> Any:
     """Dotted keys to a Recipe, every value checked for its type and choices."""
     values: dict[str, Any] = {}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for field in dataclasses.fields(cls):
         dotted = prefix + field.name
         field_type = hints[field.name]
@@ -186,7 +222,7 @@ def probe_keys(protocol: str, train: TrainKeys) -> TrainKeys:
         protocol: as `default_recipe` takes it. train: of the run.
     """
     place = default_recipe(protocol, "frozen")
-    defaults: Recipe = build(merge([flatten(read_yaml(place), str(place))]))
+    defaults: Recipe = build(from_file(place))
     shared = {name: getattr(train, name) for name in SHARED_WITH_PROBE}
     return dataclasses.replace(defaults.train, **shared)
 
@@ -219,7 +255,7 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
             "correct for rare classes twice; set one of them to none"
         )
-    _check_clips(recipe.clips)
+    check_clips(recipe.clips)
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:
         raise unknown("value of head.name", recipe.head.name, HEADS)
@@ -228,9 +264,9 @@ def validate(recipe: Recipe) -> Recipe:
             f"train.head_lr is for methods that train the upstream; with -p {recipe.method} only "
             "the head trains: set train.lr"
         )
-    _check_choice(train)
+    check_choice(train)
     if recipe.head.init == "probe":
-        _check_probe(recipe, kind_of(methods) == FROZEN)
+        check_probe(recipe, kind_of(methods) == FROZEN)
     for dotted, values in (("seeds", recipe.seeds), ("train.lr_grid", train.lr_grid)):
         if not values:
             raise UserError(f"{dotted} is empty; give at least one")
@@ -243,46 +279,6 @@ def validate(recipe: Recipe) -> Recipe:
     if name is not None and len(name.encode()) > 200:
         raise UserError(f"-n {name[:40]}... is longer than 200 bytes; shorten it")
     return recipe
-
-
-def _check_clips(clips: ClipKeys) -> None:
-    if (clips.seconds is None) != (clips.mode == "whole"):
-        way_out = "give clips.mode crop or segments, with its clips.seconds, or neither"
-        raise UserError(f"clips.mode={clips.mode} and clips.seconds={clips.seconds}: {way_out}")
-    if clips.starts > 1 and clips.mode != "crop":
-        raise UserError(
-            f"clips.starts={clips.starts} is for crops, and clips.mode is {clips.mode}: set "
-            "clips.mode=crop, or clips.starts=1"
-        )
-
-
-def _check_choice(train: TrainKeys) -> None:
-    """The last state is chosen without dev: nothing of dev may end or steer the training."""
-    if train.choose != "last":
-        return
-    if train.patience is not None:
-        raise UserError(
-            f"train.choose=last keeps the state after the last step, and train.patience="
-            f"{train.patience} ends the training by dev: set train.patience=null"
-        )
-    if train.schedule == "plateau":
-        raise UserError(
-            "train.choose=last keeps the state of a schedule that has run down, and "
-            "train.schedule=plateau goes by dev: set train.schedule=linear or cosine"
-        )
-
-
-def _check_probe(recipe: Recipe, frozen: bool) -> None:
-    if frozen:
-        raise UserError(
-            f"head.init=probe is where a method starts that trains more than the head, and -p "
-            f"{recipe.method} is that probe itself: set head.init=random, or take another method"
-        )
-    if not recipe.cache.enabled:
-        raise UserError(
-            "head.init=probe trains a probe on kept states; set cache.enabled=true, or "
-            "head.init=random"
-        )
 
 
 def merge(layers: list[dict[str, Any]]) -> dict[str, Any]:

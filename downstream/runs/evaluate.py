@@ -14,7 +14,7 @@ from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
-from emopeft.downstream.data.recipe import build, flatten, read_yaml
+from emopeft.downstream.data.recipe import build, from_file
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.folds import by_test, read_fold
@@ -45,7 +45,7 @@ def evaluate(
     folders = fold_folders(run, fold, seed)
     root = run if (run / "recipe.yaml").is_file() else run.parent
     place = root / "recipe.yaml"
-    recipe = build(flatten(read_yaml(place), str(place)))
+    recipe = build(from_file(place))
     if data is not None:
         recipe.corpus.data = data
     plan = prepare(recipe).plan

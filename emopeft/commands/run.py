@@ -69,7 +69,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
     add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
-    add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML)")
+    add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML); see emopeft recipes")
     add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap)")
     add("--data", type=filled, metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
     add(
@@ -93,6 +93,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-n", "--name", type=filled, metavar="NAME", help="name of the run's folder")
     add("--out", type=filled, metavar="DIR", help="where runs are written (default: runs)")
     add("--dry-run", action="store_true", help="show recipe, folds, sizes and cost; train nothing")
+    add(
+        "--smoke",
+        action="store_true",
+        help="try the recipe: two steps of a tiny encoder on the demo corpus, all else as it is",
+    )
 
 
 def add_upstream_path(parser: argparse.ArgumentParser) -> None:
@@ -110,23 +115,17 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
-    from emopeft.downstream.data.prepare import protocol_name
-    from emopeft.peft_modules.base import kind_of
+    from emopeft.downstream.data.resolve import resolve
 
     layers: list[dict[str, Any]] = []
     if flags.recipe is not None:
-        layers.append(recipes.flatten(recipes.read_yaml(flags.recipe), str(flags.recipe)))
+        layers.append(recipes.from_file(recipes.located(flags.recipe)))
     set_by_flags = {key: getattr(flags, flag) for flag, key in FLAGS.items()}
     layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
         layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
     layers += [recipes.parse_override(text) for text in flags.override]
-
-    first = recipes.build(recipes.merge(layers))
-    methods = recipes.parse_method(first.method)
-    place = recipes.default_recipe(protocol_name(first), kind_of(methods))
-    defaults = recipes.flatten(recipes.read_yaml(place), str(place))
-    return recipes.validate(recipes.build(recipes.merge([defaults, *layers])))
+    return resolve(layers, flags.smoke)
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
@@ -144,6 +143,10 @@ def _run(flags: argparse.Namespace) -> int:
 def train(flags: argparse.Namespace, command: str) -> int:
     """Train and test what the flags say, or show what it would be; ``command`` is recorded."""
     recipe = recipe_of(flags)
+    if flags.smoke:
+        from emopeft.commands.demo import make_corpus  # which imports this module
+
+        make_corpus(Path(str(recipe.corpus.data)))
     if flags.dry_run:
         from emopeft.downstream.reports.dry_run import dry_run
 

@@ -160,7 +160,7 @@ def test_the_demo_corpus_alone(tmp_path: Path) -> None:
         (("run", "-o", "train.lr=inf"), "train.lr = 'inf' must be a finite number"),
         (("run", "-o", "train.lr=" + "9" * 5000), "-o train.lr holds a number that cannot be"),
         (("run", "-o", "head.dropout=2"), "head.dropout = 2.0 must be below 1"),
-        (("run", "-o", "reports=&a [*a]"), "refers to itself"),
+        (("run", "-o", "corpus.options=&a [*a]"), "refers to itself"),
         (("predict", "x", "y", "--output", ""), "--output: is empty"),
         (("predict", "x", "y", "--seed", "1,2"), "names several checkpoints"),
         (("cache", "clean", ""), "ID: is empty"),

@@ -12,6 +12,11 @@ from hypothesis import strategies as st
 from emopeft.downstream.data import recipe as recipes
 from emopeft.errors import UserError
 
+# experiments.yaml is read by downstream/data/papers.py.
+SHIPPED = sorted(
+    path for path in recipes.shipped(".").rglob("*.yaml") if path.name != "experiments.yaml"
+)
+
 WRONG = {
     "trian:\n  lr: 1": r"key in .*: did you mean train",
     "train:\n  learning_rate: 1": r"unknown key in .*'train.learning_rate'",
@@ -66,17 +71,17 @@ def test_later_layers_win_and_steps_replace_epochs() -> None:
 
 
 def test_every_shipped_recipe_is_valid() -> None:
-    files = sorted(recipes.shipped(".").rglob("*.yaml"))
-    assert len(files) >= 7
-    for path in files:
-        flat = recipes.flatten(recipes.read_yaml(path), str(path))
+    assert len(SHIPPED) >= 17
+    for path in SHIPPED:
         method = {"peft": "lora", "finetune": "full"}.get(path.stem, "none")
-        recipes.validate(recipes.build(recipes.merge([{"method": method}, flat])))
+        recipes.validate(
+            recipes.build(recipes.merge([{"method": method}, recipes.from_file(path)]))
+        )
 
 
 def test_superb_is_run_as_published() -> None:
     place = recipes.default_recipe("iemocap-superb-random-dev", "frozen")
-    train = recipes.build(recipes.flatten(recipes.read_yaml(place), "it")).train
+    train = recipes.build(recipes.from_file(place)).train
     assert (train.optimizer, train.lr, train.steps, train.batch_size) == ("adam", 1e-4, 30000, 32)
     assert (train.eval_every, train.select, train.patience, train.clip) == (
         1000, "accuracy", None, 1.0
@@ -123,13 +128,13 @@ def test_a_head_rate_needs_an_upstream_that_trains() -> None:
         ("train:\n  optimizer: [adam]", "train.optimizer = ['adam'] must be text"),
         ("train:\n  lr: [1, 2]", "train.lr = [1, 2] must be a number"),
         ("corpus:\n  data: {ravdess: [1]}", "corpus.data.ravdess = [1] must be text"),
-        ("reports: {uar: .nan}", "reports.uar = nan must be a finite number"),
-        ("reports: {uar: !!set {a}}", "not valid YAML"),
+        ("corpus: {options: {uar: .nan}}", "corpus.options.uar = nan must be a finite number"),
+        ("corpus: {options: {uar: !!set {a}}}", "not valid YAML"),
         ("name: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("train: {lr: 1, lr: 2}", "holds key 'lr' twice"),
-        ("reports: &a [*a]", "holds '*a', which refers to itself"),
-        ("reports: &a {b: *a}", "holds '*a', which refers to itself"),
-        ("reports: " + "[" * 5000, "is nested deeper than 20 levels"),
+        ("description: &a [*a]", "holds '*a', which refers to itself"),
+        ("corpus: &a {b: *a}", "holds '*a', which refers to itself"),
+        ("corpus: " + "[" * 5000, "is nested deeper than 20 levels"),
         ("#" * 300_000, "has 300 kB, more than"),
     ],
 )
@@ -149,7 +154,7 @@ def resolved(path: Path) -> recipes.Recipe:
 
 def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
     """REVIEW D5: ten lines that would be ten thousand million values."""
-    lines = ["reports:", "  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines = ["corpus:", "  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     path = tmp_path / "recipe.yaml"
     path.write_text("\n".join(lines))
@@ -157,8 +162,36 @@ def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unfolds into more than 20,000 values"):
         resolved(path)
     assert time.monotonic() - started < 5
-    with pytest.raises(UserError, match="-o reports unfolds"):
-        recipes.parse_override("reports={" + ", ".join(x.strip() for x in lines[1:]) + "}")
+    with pytest.raises(UserError, match="-o corpus.options unfolds"):
+        recipes.parse_override("corpus.options={" + ", ".join(x.strip() for x in lines[1:]) + "}")
+
+
+def test_a_recipe_extends_a_shipped_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: lashkarashvili2024/ratings.yaml\ntrain: {epochs: 3, lr: 0.1}\n")
+    flat = recipes.from_file(path)
+    assert (flat["train.lr"], flat["train.epochs"], flat["train.steps"]) == (0.1, 3, None)
+    assert (flat["task"], flat["method"]) == ("dimensional", "lora")  # two files further down
+    assert flat["train.optimizer"] == "adamw"
+    for name in ("ratings.yaml", "../setup.cfg", "/etc/passwd", str(path), "[1]", "3",
+                 "lashkarashvili2024/experiments.yaml"):  # fmt: skip
+        path.write_text(f"extends: {name}\n")
+        with pytest.raises(UserError, match="recipe that .*mine.yaml extends") as caught:
+            recipes.from_file(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_shipped_recipe_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = Path("recipes/superb/probe.yaml")
+    assert recipes.located(asked) == recipes.shipped("superb/probe.yaml")
+    for other in ("superb/probe.yaml", "recipes/superb/nowhere.yaml", "recipes/../setup.cfg"):
+        assert recipes.located(Path(other)) == Path(other)
+    asked.parent.mkdir(parents=True)
+    asked.write_text("method: lora")  # a file of one's own comes first
+    assert recipes.located(asked) == asked
 
 
 def test_a_few_aliases_are_taken(tmp_path: Path) -> None:
@@ -186,20 +219,20 @@ def test_dates_stay_text_and_several_corpora_have_places(tmp_path: Path) -> None
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    for place in sorted(recipes.shipped(".").rglob("*.yaml")):
-        recipe = recipes.build(recipes.flatten(recipes.read_yaml(place), str(place)))
+    for place in SHIPPED:
+        recipe = recipes.build(recipes.from_file(place))
         path.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-        assert recipes.build(recipes.flatten(recipes.read_yaml(path), str(path))) == recipe
+        assert recipes.build(recipes.from_file(path)) == recipe
 
 
 def test_the_default_metric_is_the_tasks() -> None:
     assert recipes.Recipe().train.select is None
     papers = {"emotion": ("uar", "accuracy", "macro_f1"), "dimensional": ("ccc", None)}
-    for place in recipes.shipped(".").rglob("*.yaml"):
-        recipe = recipes.read_yaml(place)
-        select, task = recipe["train"].get("select"), recipe.get("task", "emotion")
+    for place in SHIPPED:
+        recipe = recipes.from_file(place)
+        select, task = recipe.get("train.select"), recipe.get("task", "emotion")
         # What suits any task names no metric; a paper's recipe names the paper's.
-        general = place.parent.name in ("default", "demo-5fold", "probe-start")
+        general = place.parent.name in ("default", "demo-5fold", "probe-start", "recipes")
         assert select in ((None,) if general else papers[task]), place
 
 
@@ -225,7 +258,7 @@ def test_any_value_of_any_key_is_taken_or_answered(name: str, value: Any) -> Non
         return
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     text.encode("utf-8")
-    if name not in ("reports", "corpus.options", "description"):
+    if name not in ("corpus.options", "description"):
         assert ".nan" not in text and ".inf" not in text
 
 
@@ -233,7 +266,7 @@ def test_any_value_of_any_key_is_taken_or_answered(name: str, value: Any) -> Non
 @given(st.data())
 def test_any_byte_of_a_file_flipped_is_read_or_answered(data: Any) -> None:
     """REVIEW D6: a damaged recipe file is one sentence or a recipe."""
-    place = recipes.shipped("lashkarashvili2024/lora.yaml")
+    place = recipes.shipped("peft-ser2023/classes.yaml")
     content = bytearray(place.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         where = data.draw(st.integers(0, len(content) - 1))

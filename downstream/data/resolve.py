@@ -1,0 +1,63 @@
+"""From what a user says to the recipe that is run: defaults below it, ``--smoke`` above it.
+
+A smoke run is the same recipe made small: it shows in seconds that a recipe runs to its end, and
+its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.data.prepare import protocol_name
+from emopeft.downstream.data.recipe import (
+    Recipe,
+    build,
+    default_recipe,
+    from_file,
+    merge,
+    parse_method,
+    shipped,
+    validate,
+)
+
+Keys = dict[str, Any]  # with their dots
+
+# Keys that name ratings; the smoke run keeps those that its corpus has.
+RATINGS = ("labels.dimensions", "loss.dimension_weights")
+DEMO_FOLDER = "demo_corpus"  # where `emopeft demo` makes it, too
+
+
+def resolve(layers: list[Keys], smoke: bool = False) -> Recipe:
+    """The checked recipe of layers of keys (later ones win) over the defaults for its protocol.
+
+    Args:
+        smoke: make it small, see `smoke_keys`.
+
+    Raises:
+        UserError: naming the key that is wrong.
+    """
+    from emopeft.peft_modules.base import kind_of
+
+    first = build(merge(layers))
+    kind = kind_of(parse_method(first.method))
+    keys = merge([from_file(default_recipe(protocol_name(first), kind)), *layers])
+    if smoke:
+        keys = merge([keys, smoke_keys(keys)])
+    return validate(build(keys))
+
+
+def smoke_keys(keys: Keys) -> Keys:
+    """What a smoke run changes: ``recipes/smoke.yaml``, the place of the demo corpus
+    ($EMOPEFT_DEMO, else ./demo_corpus), and of the ratings those that it has."""
+    small = from_file(shipped("smoke.yaml"))
+    demo = CORPORA[small["corpus.name"]]
+    small["corpus.data"] = os.environ.get(demo.environment) or DEMO_FOLDER
+    for name in RATINGS:
+        asked = keys.get(name)
+        if isinstance(asked, dict):
+            small[name] = {rating: asked[rating] for rating in asked if rating in demo.scales}
+        elif isinstance(asked, list):
+            small[name] = [rating for rating in asked if rating in demo.scales]
+    return small
