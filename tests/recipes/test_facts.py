@@ -39,6 +39,7 @@ PEFT_SER = {"head.name": "conv", "head.layers": "blocks", "head.hidden": 256,
             "train.steps": None, "train.batch_size": 32, "train.clip": None,
             "train.class_weights": "balanced", "train.select": "uar", "train.patience": None,
             "train.eval_every": None, "train.head_lr": None, "upstream.window": "clip",
+            "clips.mode": "crop", "clips.seconds": 6.0, "clips.starts": 1,
             "task": "emotion"}  # fmt: skip
 SAMPATH = {"task": "dimensional", "labels.dimensions": ["arousal", "valence", "dominance"],
            "upstream.name": "wav2vec2_base_960", "train.precision": "fp32",
@@ -52,7 +53,8 @@ ODYSSEY = {"upstream.name": "wavlm_large", "upstream.dropout": True, "head.name"
            "train.optimizer": "adamw", "train.lr": 1e-5, "train.weight_decay": 0.01,
            "train.schedule": "constant", "train.warmup": 0.0, "train.epochs": 20,
            "train.steps": None, "train.batch_size": 32, "train.clip": None,
-           "train.head_lr": None, "train.patience": None}  # fmt: skip
+           "train.head_lr": None, "train.patience": None,
+           "clips.mode": "crop", "clips.seconds": 12.0, "clips.starts": 1}  # fmt: skip
 ATTRIBUTES = ODYSSEY | {"task": "dimensional", "train.loss_batch": 8, "train.select": "ccc",
                         "loss.dimensions": "ccc", "train.class_weights": "none"}  # fmt: skip
 FULL = [{"name": "full", "cnn": False}]
