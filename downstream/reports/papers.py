@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ FLAGS = {
 }
 
 
+LINE = 118  # characters
+HEADERS = ["experiment", "paper", "note"]
+WIDTHS = [None, 68, 28]  # for a terminal
+
+
 def list_papers() -> str:
     """``emopeft recipes``."""
     rows = []
@@ -52,21 +58,24 @@ def show_paper(name: str) -> str:
     paper = read_paper(folder)
     text = [_cited(paper), *([paper.link] if paper.link else []), ""]
     for table in paper.tables:
-        rows = [
-            [e.row.name, reported(e), command(e) if table.recipe else "", e.row.note or ""]
-            for e in experiments(folder, paper)
-            if e.table is table
-        ]
-        text += [f"{table.name}: {table.title}"]
-        text += [f"cannot be run yet: {table.waits}"] if table.waits else []
-        headers = ["experiment", "paper", "command", "note"]
-        shown = [i for i in range(len(headers)) if any(row[i] for row in rows)]
+        own = [e for e in experiments(folder, paper) if e.table is table]
+        text += [_filled(f"{table.name}: {table.title}")]
+        text += [_filled(f"cannot be run yet: {table.waits}")] if table.waits else []
+        rows = [[e.row.name, reported(e), e.row.note or ""] for e in own]
+        shown = [i for i in range(len(HEADERS)) if any(row[i] for row in rows)]
         cells = [[row[i] for i in shown] for row in rows]
-        text += [tabulate(cells, [headers[i] for i in shown], tablefmt="simple"), ""]
+        titles, widths = [HEADERS[i] for i in shown], [WIDTHS[i] for i in shown]
+        text += [tabulate(cells, titles, tablefmt="simple", maxcolwidths=widths), ""]
+        if table.recipe:
+            text += [*(f"{command(e)}  # {e.row.name}" for e in own), ""]
     if paper.missing:
-        text += ["Not repeated here:", *(f"- {reason}" for reason in paper.missing), ""]
+        text += ["Not repeated here:", *(_filled(f"- {reason}") for reason in paper.missing), ""]
     text += _marks(folder, paper)
     return "\n".join(text).rstrip()
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, LINE, subsequent_indent="  ", break_long_words=False)
 
 
 def _cited(paper: Paper) -> str:
