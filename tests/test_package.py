@@ -92,7 +92,7 @@ def run(installed: Path, empty: Path, *argv: str) -> str:
 
 def test_it_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     assert "demo" in run(installed, tmp_path, "emopeft", "--help")
-    assert "EMOPEFT_RAVDESS" in run(installed, tmp_path, "emopeft", "list", "corpora")
+    assert "EMOPEFT_RAVDESS" in run(installed, tmp_path, "emopeft", "list", "corpora", "ravdess")
     assert "ravdess-6fold" in run(installed, tmp_path, "emopeft", "list", "protocols")
     assert "emopeft board" in run(installed, tmp_path, "emopeft.leaderboard", "--help")
     code = (

@@ -72,14 +72,15 @@ def check(
     hashes: Mapping[str, tuple[str, int]] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    store: Path | None = None,
 ) -> Report:
     """Compare a tree with the published corpus and look into every file.
 
     Args:
         utterances: as ``corpus.load`` gave them; None: load them here, with what the reader
-            objects to as findings rather than an error.
+            objects to as findings.
         hashes: the published ``{file name: (SHA-256, bytes)}`` to compare with (Corpus.hashes).
-        options: what the reader was or is to be given.
+        options: of the reader. store: the cache's folder, to compare what it knows (`scan`).
     """
     options = dict(options or {})
     corpus = corpus.with_options(**options)
@@ -93,7 +94,7 @@ def check(
             utterances, problems = [], [str(error)]
     report = Report(corpus.name, corpus.title, str(root), corpus.expected)
     report.add("error", "tree", "what the reader found", problems)
-    scanned = scan(utterances, progress=progress)
+    scanned = scan(utterances, progress=progress, store=store, verify=True)
     report.count(utterances, scanned.seconds)
     if utterances:
         _completeness(report, corpus, utterances)

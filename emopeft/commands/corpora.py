@@ -14,7 +14,8 @@ def add_to(commands: Commands) -> None:
     """Add the subcommand."""
     check = add_command(
         commands, "check", "verify a corpus' tree; status 1 when it has errors", _check,
-        description="Compare a tree with the published corpus and look into every audio file. "
+        description="Compare a tree with the published corpus and look into every audio file, "
+        "whatever the cache knows of it. "
         "Exit status 0 when there is no error (warnings are fine), 1 when there is one.",
     )  # fmt: skip
     check.add_argument("name", metavar="NAME", type=filled, help="see `emopeft list corpora`")
@@ -46,7 +47,7 @@ def _option(text: str) -> tuple[str, Any]:
 def _check(flags: argparse.Namespace) -> int:
     from emopeft.downstream.corpora.base import CORPORA
     from emopeft.downstream.corpora.check import check
-    from emopeft.files import write_json
+    from emopeft.files import default_root, write_json
 
     corpus = CORPORA[flags.name]
     root = flags.root.expanduser()
@@ -61,7 +62,7 @@ def _check(flags: argparse.Namespace) -> int:
         if flags.hashes and not table.exists():
             raise UserError(f"the hash table {table} does not exist")
         hashes = corpus.hashes(table)
-    report = check(corpus, root, hashes=hashes, options=options)
+    report = check(corpus, root, hashes=hashes, options=options, store=default_root())
     if flags.json:
         write_json(flags.json, report.data())
     print(report.text())

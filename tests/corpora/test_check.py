@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from emopeft.downstream.corpora import scan_store
 from emopeft.downstream.corpora.__main__ import main
+from emopeft.downstream.corpora.audio import examine
 from emopeft.downstream.corpora.base import CORPORA, Corpus, Utterance, read_names
 from emopeft.downstream.corpora.check import check
 from emopeft.downstream.corpora.report import Report
@@ -290,3 +294,19 @@ def test_command_on_real_emodb(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert line in text
     assert "3 errors, 0 warnings" in text
+
+
+def test_a_check_reads_what_the_cache_knows_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the cache holds something else of a file, it is said once, and put right."""
+    monkeypatch.setattr(scan_store, "YOUNG", -60.0)
+    path = tmp_path / "tree" / "ann_sad_1.wav"
+    write_wav(path)
+    with contextlib.closing(scan_store.ScanStore(tmp_path / "cache")) as store:
+        other = dataclasses.replace(examine(path), audio="0" * 64)
+        store.put([(path, store.state(path), other)])
+    for times in range(2):
+        caplog.clear()
+        check(toy(), path.parent, [utterance(path)], store=tmp_path / "cache", progress=False)
+        assert ("is not what was kept of it" in caplog.text) == (times == 0)

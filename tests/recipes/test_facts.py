@@ -25,7 +25,7 @@ SUPERB = {"protocol": "iemocap-superb-random-dev", "corpus.name": "iemocap", "ta
           "head.name": "superb", "head.hidden": 256, "train.select": "accuracy",
           "train.class_weights": "none", "train.batch_size": 32, "train.clip": 1.0,
           "train.schedule": "constant", "train.patience": None,
-          "clips.mode": "whole", "loss.classes": "cross_entropy"}  # fmt: skip
+          "loss.classes": "cross_entropy"}  # fmt: skip
 LASH = SUPERB | {"train.optimizer": "adamw", "train.lr": 1e-4, "train.steps": 2000,
                  "train.epochs": None, "train.eval_every": 500, "head.layers": "last",
                  "upstream.name": "wav2vec2_base_960"}  # fmt: skip
@@ -53,8 +53,8 @@ ODYSSEY = {"upstream.name": "wavlm_large", "upstream.dropout": True, "head.name"
            "train.optimizer": "adamw", "train.lr": 1e-5, "train.weight_decay": 0.01,
            "train.schedule": "constant", "train.warmup": 0.0, "train.epochs": 20,
            "train.steps": None, "train.batch_size": 32, "train.clip": None,
-           "clips.mode": "crop", "clips.seconds": 12.0, "clips.starts": 1,
-           "train.head_lr": None, "train.patience": None}  # fmt: skip
+           "train.head_lr": None, "train.patience": None,
+           "clips.mode": "crop", "clips.seconds": 12.0, "clips.starts": 1}  # fmt: skip
 ATTRIBUTES = ODYSSEY | {"task": "dimensional", "train.loss_batch": 8, "train.select": "ccc",
                         "loss.dimensions": "ccc", "train.class_weights": "none"}  # fmt: skip
 FULL = [{"name": "full", "cnn": False}]
