@@ -291,8 +291,16 @@ def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path, device: str) 
     return json.loads(answer)
 
 
+# Families that run transformers' blocks of another one in the list, in its own configuration: on
+# the CPU each takes half of the methods, two neighbours take them all.
+ALIKE = ("distilhubert_like", "mhubert_like", "wav2vec2_large_like", "unispeech_sat")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_battery(family: str, tmp_path: Path, device: torch.device) -> None:
     """REVIEW A8, and B's device axis: every method, on every device there is."""
-    found = failures([(family, spec) for spec in specs()], tmp_path, str(device))
+    chosen = specs()
+    if family in ALIKE and device.type == "cpu":
+        chosen = chosen[ALIKE.index(family) % 2 :: 2]
+    found = failures([(family, spec) for spec in chosen], tmp_path, str(device))
     assert not found, "\n".join(found)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emopeft.downstream.data import recipe as recipes
+from emopeft.downstream.data import resolve as resolving
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.recipe import Recipe, build, flatten, merge, probe_keys, read_yaml
 from emopeft.downstream.feature_cache.folders import folders, remove, table
@@ -53,9 +54,12 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A frozen upstream's defaults, but shorter."""
     place, shipped = tmp_path / "frozen.yaml", recipes.default_recipe
     place.write_text(QUICK)
-    monkeypatch.setattr(
-        recipes, "default_recipe", lambda p, kind: place if kind == "frozen" else shipped(p, kind)
-    )
+    for module in (recipes, resolving):
+        monkeypatch.setattr(
+            module,
+            "default_recipe",
+            lambda p, kind: place if kind == "frozen" else shipped(p, kind),
+        )
     return place
 
 

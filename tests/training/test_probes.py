@@ -45,7 +45,7 @@ from tests.training.cases import (
 
 def examples_of(means: torch.Tensor, targets: torch.Tensor) -> Examples:
     seconds = torch.linspace(1, 5, N).tolist()
-    return Examples([None] * N, targets, seconds, [""] * N, preloaded=means)  # type: ignore[list-item]
+    return Examples([()] * N, targets, [[i] for i in range(N)], seconds, preloaded=means)
 
 
 def one_by_one(keys: TrainKeys, rate: float, seed: int, means, targets, task, **head_options):
