@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,9 @@ import soundfile
 from tabulate import tabulate
 
 from benchmarks.driving import CLASSES, ROOT, SAMPLE_RATE
+from benchmarks.report import machine
+from emopeft.files import write_json, write_text
+from emopeft.guard import ensure_torchaudio
 
 SECONDS = 0.25
 PER_SPEAKER = 50
@@ -98,11 +100,24 @@ def main() -> None:
             for name, command in commands(manifest, folder / "runs").items():
                 results.setdefault(name, {})[str(count)] = measured(command, folder / "cache")
                 print(count, name, results[name][str(count)], file=sys.stderr, flush=True)
+    ensure_torchaudio()  # `machine` asks transformers, which would stumble over a broken one
+    where = machine()
     flags.out.mkdir(parents=True, exist_ok=True)
-    (flags.out / "scale.json").write_text(json.dumps(results, indent=2) + "\n")
-    text = table(results, flags.counts)
-    (flags.out / "scale.md").write_text(text)
+    write_json(flags.out / "scale.json", {"machine": where, "results": results})
+    text = page(where, results, flags.counts)
+    write_text(flags.out / "scale.md", text)
     print(text)
+
+
+def page(where: dict[str, Any], results: dict[str, dict[str, Any]], counts: list[int]) -> str:
+    """The table, with what was measured and on what."""
+    return (
+        "# How the way grows with the corpus\n\n"
+        "Made by `python -m benchmarks.scale`: wall time and peak memory of each command, clips\n"
+        f"of {SECONDS:g} s, the log-mel baseline, three epochs. {where['processor']},\n"
+        f"{where['cores']} cores, {where['threads']} thread(s), "
+        f"torch {where['packages']['torch']}, {where['date']}.\n\n{table(results, counts)}"
+    )
 
 
 def table(results: dict[str, dict[str, Any]], counts: list[int]) -> str:
