@@ -291,9 +291,12 @@ def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path, device: str) 
     return json.loads(answer)
 
 
-# Families that run transformers' blocks of another one in the list, in its own configuration: on
-# the CPU each takes half of the methods, two neighbours take them all.
-ALIKE = ("distilhubert_like", "mhubert_like", "wav2vec2_large_like", "unispeech_sat")
+# Families that run the code of another one in the list, in another configuration: on the CPU each
+# takes half of the methods, two neighbours take them all.
+ALIKE = (
+    "distilhubert_like", "mhubert_like", "hubert_large_like", "wav2vec2_large_like",
+    "unispeech_sat", "wavlm", "s3prl_wav2vec2",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)

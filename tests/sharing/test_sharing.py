@@ -240,8 +240,7 @@ def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path
     assert printed == pytest.approx(scores, abs=1e-6)
 
 
-SNIPPETS = [("hubert_base_like", False), ("moonshine", False), ("whisper", False),
-            ("whisper", True)]  # fmt: skip
+SNIPPETS = [("hubert_base_like", False), ("moonshine", False), ("whisper", True)]
 
 
 @pytest.mark.parametrize(("family", "whole"), SNIPPETS)
