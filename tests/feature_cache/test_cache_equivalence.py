@@ -366,7 +366,7 @@ def real_clips() -> list[tuple[Path, str, str]]:
 
 
 @needs_shared
-@pytest.mark.parametrize("method", ["none", "partial:2", "lora"])
+@pytest.mark.parametrize("method", ["none", "lora"])
 def test_cache_on_and_off_predict_the_same_on_ravdess(
     tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -294,8 +294,8 @@ def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path, device: str) 
 # Families whose blocks are those of another one in the list, but for sizes and norms: on the CPU
 # each takes half of the methods, two neighbours take them all.
 ALIKE = (
-    "distilhubert_like", "mhubert_like", "hubert_large_like", "wav2vec2_large_like",
-    "unispeech_sat", "wavlm", "s3prl_wav2vec2",
+    "distilhubert_like", "mhubert_like", "hubert_large_like", "wav2vec2", "wav2vec2_large_like",
+    "unispeech_sat", "data2vec", "wavlm", "s3prl_wav2vec2",
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_every_method_trains(name: str) -> None:
     task, targets = TASKS[name]
     keys = TrainKeys(batch_size=4, batch_seconds=0.46, epochs=3, choose="last", patience=None)
     wrong = []
-    for spec in specs() if name == "ratings" else specs()[::6]:
+    for spec in specs()[::2] if name == "ratings" else specs()[1::6]:
         _, model = built(base("hubert_base_like")[0], spec, prove=False)
         before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         examples: Any = Clips(model, targets)
