@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from emopeft.downstream.corpora.base import TreeError, printable
-from emopeft.errors import UserError
+from emopeft.errors import UserError, unknown
 from emopeft.files import read_json, read_text
 
 LARGEST = 256 << 20  # bytes of a file; EmoBox's largest (MSP-Podcast) has 4 MB
@@ -79,6 +79,14 @@ def find_metadata(name: str, places: list[Path]) -> Path:
             whole = (folder / "label_map.json").is_file() and (folder / "fold_1").is_dir()
             if whole and folder.resolve().name == name:
                 return folder
+    there = {
+        path.parent.name
+        for place in places
+        for pattern in ("*/label_map.json", "data/*/label_map.json")
+        for path in place.glob(pattern)
+    }
+    if there:
+        raise unknown("data set of EmoBox", name, sorted(there))
     where = " nor in ".join(str(place) for place in places)
     raise UserError(
         f"no EmoBox metadata of '{name}' (fold_1 and label_map.json) in {where}; give the folder "

@@ -276,6 +276,8 @@ def test_names_and_places(box, tmp_path, monkeypatch, capsys):
     assert "emobox:anything" in CORPORA and "ravdess:x" not in CORPORA
     assert door.main(["check", "emobox:ravdess", str(box / "audio")]) == 0
     assert "36 utterances, 6 speakers" in capsys.readouterr().out
+    with pytest.raises(UserError, match="'ravdes': did you mean ravdess"):
+        CORPORA["emobox:ravdes"].load(box / "audio")
     monkeypatch.delenv("EMOPEFT_EMOBOX_METADATA")
     with pytest.raises(UserError, match="no EmoBox metadata of 'ravdess'"):
         CORPORA["emobox:ravdess"].load(box / "audio" / "x")
