@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from emopeft.files import digest
+from emopeft.options import shortened
 from emopeft.peft_modules import placing
 from emopeft.peft_modules.base import Method, canonical, parse, to_parts
 from emopeft.peft_modules.liveness import prove_live
-from emopeft.peft_modules.options import shortened
 from emopeft.peft_modules.tensors import (
     check_fits,
     moved_by_wrapping,

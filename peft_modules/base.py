@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
-from emopeft.peft_modules.options import checked, converted, shortened, written
+from emopeft.options import checked, converted, shortened, written
 from emopeft.registry import Registry
 from emopeft.upstream.base import Upstream
 

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
+from emopeft.options import simple
 from emopeft.peft_modules.base import METHODS, Method
 from emopeft.peft_modules.injection import ADAPTER, inject, injected
-from emopeft.peft_modules.options import simple
 from emopeft.peft_modules.trial import changes_weights, trial
 from emopeft.upstream.base import Upstream
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
-from emopeft.peft_modules.options import shortened
+from emopeft.options import shortened
 from emopeft.upstream.base import Upstream
 
 ROLES = ("q", "k", "v", "o", "fc1", "fc2")

@@ -305,7 +305,7 @@ def _options_fit(written: str, options: Mapping[str, Any]) -> bool:
 
 
 def _as_typed(value: Any) -> str:
-    """An option's value as a user would type it, see `peft_modules.options.written`."""
+    """An option's value as a user would type it, see `emopeft.options.written`."""
     if isinstance(value, (list, tuple)):
         return "+".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

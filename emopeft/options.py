@@ -1,4 +1,4 @@
-"""Options of methods, as text (``r=16``, ``targets=q+v``, ``attention=true``) or as JSON."""
+"""Options in a name, as text (``r=16``, ``targets=q+v``, ``attention=true``) or as JSON."""
 
 from __future__ import annotations
 
