@@ -19,6 +19,7 @@ ROOMS = (
     "peft_modules",
     "downstream.corpora",
     "downstream.protocols",
+    "downstream.protocols.makers",
     "downstream.measures",
     "downstream.tasks",
     "downstream.heads",

@@ -12,6 +12,7 @@ from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utteranc
 from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
+from emopeft.downstream.protocols.makers.base import is_made, make
 from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
@@ -45,7 +46,7 @@ def choose_corpora(recipe: Recipe) -> list[Corpus]:
 
 
 def protocol_name(recipe: Recipe) -> str:
-    """The recipe's protocol, else the corpus' own; several corpora have none of their own.
+    """The recipe's protocol, else the corpus' own; several corpora are pooled.
 
     A corpus' options may decide: ESD has one for each language.
     """
@@ -53,10 +54,7 @@ def protocol_name(recipe: Recipe) -> str:
         return recipe.protocol
     corpora = choose_corpora(recipe)
     if len(corpora) > 1:
-        raise UserError(
-            f"corpora {recipe.corpus.name} have no protocol in common; give one with --protocol "
-            "FILE.json, whose key 'corpora' names them"
-        )
+        return "pool"
     return corpora[0].with_options(**recipe.corpus.options).protocol
 
 
@@ -94,24 +92,24 @@ def prepare(recipe: Recipe) -> Data:
             once.
     """
     corpora = choose_corpora(recipe)
-    protocol = _protocol(recipe, corpora)
-    corpora = _in_order(corpora, protocol)
-    for task in task_classes(recipe.task):
-        if task.name not in protocol.tasks and not task.auxiliary:
-            raise UserError(
-                f"protocol {protocol.name} is for -d {' or '.join(protocol.tasks)}, not "
-                f"{task.name}; choose another protocol (see --list protocols), or name the task in "
-                "the key 'task' of a protocol file of your own"
-            )
+    name, made = protocol_name(recipe), None
+    if not is_made(name):
+        made = _protocol(name, recipe, corpora)
+        corpora = _in_order(corpora, made)
+        _check_tasks(made, recipe)
     options = _options(recipe, corpora)
     roots = [place_of(corpus, recipe, len(corpora) > 1) for corpus in corpora]
     if isinstance(recipe.corpus.data, Mapping):
-        for name in recipe.corpus.data:
-            if name not in (c.name for c in corpora):
-                raise unknown("corpus in corpus.data", name, (c.name for c in corpora))
+        for place in recipe.corpus.data:
+            if place not in (c.name for c in corpora):
+                raise unknown("corpus in corpus.data", place, (c.name for c in corpora))
     utterances: list[Utterance] = []
     for corpus, root in zip(corpora, roots, strict=True):
         utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
+    if made is None:
+        made = make(name, corpora, utterances)
+        _check_tasks(made, recipe)
+    protocol = made
     scales = {c.name: c.with_options(**options[c.name]).scales for c in corpora}
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
@@ -132,9 +130,18 @@ def prepare(recipe: Recipe) -> Data:
     return Data(corpora, roots, plan)
 
 
-def _protocol(recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
-    """The recipe's protocol: shipped, a file, or folds that came with the corpus itself."""
-    name = protocol_name(recipe)
+def _check_tasks(protocol: Protocol, recipe: Recipe) -> None:
+    for task in task_classes(recipe.task):
+        if task.name not in protocol.tasks and not task.auxiliary:
+            raise UserError(
+                f"protocol {protocol.name} is for -d {' or '.join(protocol.tasks)}, not "
+                f"{task.name}; choose another protocol (see --list protocols), or name the task in "
+                "the key 'task' of a protocol file of your own"
+            )
+
+
+def _protocol(name: str, recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
+    """The protocol of a name: shipped, a file, or folds that came with the corpus itself."""
     corpus = corpora[0]
     if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
         protocol = load_protocol(name)
