@@ -1,5 +1,6 @@
 """The demo corpus, once per session, a cache that no test shares with the user, the devices."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOPEFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_searched() -> None:
+    """Each fold that is trained collects garbage; what was loaded before a file's tests is none."""
+    gc.collect()
+    gc.freeze()
 
 
 def devices() -> list[str]:

@@ -291,8 +291,8 @@ def reloaded_otherwise(saved: list[tuple[str, str]], folder: Path, device: str) 
     return json.loads(answer)
 
 
-# Families whose blocks are those of another one in the list, but for sizes, norms and loader: on the
-# CPU each takes a third of the methods, three neighbours take them all.
+# Families whose blocks are those of another one in the list, but for sizes, norms and loader: on
+# the CPU each takes a third of the methods, three neighbours take them all.
 ALIKE = (
     "distilhubert_like", "mhubert_like", "hubert_large_like", "wav2vec2", "wav2vec2_large_like",
     "unispeech_sat", "data2vec", "wavlm", "s3prl_wav2vec2", "s3prl_hubert",
