@@ -11,6 +11,7 @@ from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utterance
 from emopeft.downstream.corpora.scan import scan
+from emopeft.downstream.data.places import corpora_of
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.protocols.makers.base import is_made, make
@@ -36,10 +37,7 @@ class Data:
 def choose_corpora(recipe: Recipe) -> list[Corpus]:
     """The recipe's corpora; unset: the only one whose place the environment holds, else IEMOCAP."""
     if recipe.corpus.name is not None:
-        names = [name.strip() for name in recipe.corpus.name.split("+")]
-        if len(set(names)) < len(names):
-            raise UserError(f"corpus.name = {recipe.corpus.name} names a corpus twice")
-        return [CORPORA[name] for name in names]
+        return corpora_of(recipe.corpus.name)
     placed = [c for _, c in CORPORA.items() if os.environ.get(c.environment)]
     if recipe.corpus.data is None and len(placed) == 1:
         return placed
@@ -73,11 +71,7 @@ def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
         place = str(Path(place) / corpus.folder_name)
     place = place or os.environ.get(corpus.environment)
     if not place:
-        how = (
-            f"-o 'corpus.data={{{corpus.name}: DIR}}'"
-            if several
-            else f"--corpus {corpus.name} --data DIR"
-        )
+        how = f"--data {corpus.name}=DIR" if several else f"--corpus {corpus.name} --data DIR"
         raise UserError(
             f"where {corpus.title} lies is not known: give {how}, or set {corpus.environment}; "
             f"{'DIR' if several else '--data'} must name {corpus.folder}"
