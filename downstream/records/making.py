@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.plan import audit_rows
-from emopeft.downstream.measures.classes import mean_std
 from emopeft.downstream.protocols.fields import declared
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
 from emopeft.downstream.records.schema import OPTIONAL
-from emopeft.downstream.records.together import by_speaker, pooled
+from emopeft.downstream.records.together import by_corpus, by_speaker, pooled, statistic_of
 from emopeft.downstream.records.values import parse_moment, without_nan
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
@@ -138,8 +137,16 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         "summary": summarise(finished, folds[0].task, first.plan.tests),
         "pooled": {test: pooled(folds, folds[0].task, test) for test in tests},
         "speakers": {test: by_speaker(folds, folds[0].task, test) for test in tests},
+        **_corpora_apart(folds, tests),
         "cost": _cost(data),
     }
+
+
+def _corpora_apart(folds: Sequence[FoldResult], tests: Sequence[str]) -> dict[str, Any]:
+    """The key "by_corpus": of each test that holds several corpora; without one nothing."""
+    found = {test: by_corpus(folds, folds[0].task, test) for test in tests}
+    found = {test: corpora for test, corpora in found.items() if corpora}
+    return {"by_corpus": found} if found else {}
 
 
 def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,31 +190,18 @@ def summarise(
         folds: with "fold", "seed" and "metrics" (per test), null or NaN where a metric is none.
 
     Returns:
-        per test and metric ``{"mean", "std", "n", "seed_std"}``. The seeds of one fold are
-        averaged first; std is the sample one over those fold means, None for a single fold; n is
-        the number of folds. Where every one of several seeds has the same folds, ``seed_std`` is
-        the sample standard deviation of the per-seed means, else None.
+        per test and metric `statistic_of` its values.
     """
     if not folds:
         return {}
-    names = [metric.name for metric in task.metrics]
-    return {test: {name: _statistic(folds, test, name) for name in names} for test in tests}
 
+    def values(test: str, name: str) -> list[tuple[str, int, float | None]]:
+        return [(f["fold"], f["seed"], f["metrics"][test][name]) for f in folds]
 
-def _statistic(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict[str, Any]:
-    by_fold: dict[str, list[float]] = {}
-    by_seed: dict[int, dict[str, float]] = {}
-    for entry in folds:
-        value = entry["metrics"][test][name]
-        value = math.nan if value is None else float(value)
-        by_fold.setdefault(entry["fold"], []).append(value)
-        by_seed.setdefault(entry["seed"], {})[entry["fold"]] = value
-    statistic = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
-    statistic["seed_std"] = None
-    if len(by_seed) > 1 and all(set(of) == set(by_fold) for of in by_seed.values()):
-        means = [mean_std(list(of.values()))["mean"] for of in by_seed.values()]
-        statistic["seed_std"] = mean_std(means)["std"]
-    return statistic
+    return {
+        test: {metric.name: statistic_of(values(test, metric.name)) for metric in task.metrics}
+        for test in tests
+    }
 
 
 def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

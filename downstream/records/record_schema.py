@@ -89,6 +89,28 @@ class SpeakerFacts(Strict):
     value: Statistic | None
 
 
+class CorpusFold(Strict):
+    """What a fold and seed come to on one corpus: utterances tested, and metric to value."""
+
+    fold: Name
+    seed: Seed
+    utterances: Annotated[int, Field(ge=1, le=LARGEST)]
+    metrics: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+
+
+class CorpusNumbers(Strict):
+    """One corpus of several: its own folds, and over these what a record has of all.
+
+    Attributes:
+        lacks: classes of which its tests hold none; UAR and the like are over the others.
+    """
+
+    folds: Annotated[list[CorpusFold], Field(min_length=1, max_length=FOLDS)]
+    summary: Annotated[dict[Name, Mean], Field(max_length=100)]
+    pooled: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+    lacks: Annotated[list[Name], Field(max_length=1000)]
+
+
 class CostFacts(Strict):
     """What the run took.
 
@@ -121,6 +143,8 @@ class RecordFacts(Strict):
         summary: test name to metric to `Mean`.
         pooled: test name to metric, on the utterances of all folds at once; the mean over seeds.
         speakers: test name to speaker to the main metric on that speaker's utterances.
+        by_corpus: test name to corpus to its numbers, of the tests that hold several corpora; not
+            there where none does.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -150,6 +174,10 @@ class RecordFacts(Strict):
     summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
     pooled: Annotated[dict[Name, dict[Name, Statistic | None]], Field(max_length=100)] = {}
     speakers: Annotated[dict[Name, dict[Name, SpeakerFacts]], Field(max_length=100)] = {}
+    by_corpus: Annotated[
+        dict[Name, Annotated[dict[Name, CorpusNumbers], Field(max_length=1000)]],
+        Field(max_length=100),
+    ] = {}
     cost: CostFacts
 
     def to_json(self) -> dict[str, Any]:
@@ -160,4 +188,4 @@ class RecordFacts(Strict):
         ]
         if self.cost.probe_seconds is None:
             data["cost"] = without(data["cost"], "probe_seconds")
-        return data
+        return data if self.by_corpus else without(data, "by_corpus")

@@ -17,6 +17,7 @@ from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.places import places_of
 from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
 from emopeft.downstream.data.recipe import Recipe, build, from_file
+from emopeft.downstream.measures.columns import Table
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.folds import by_test, read_fold
@@ -42,8 +43,9 @@ def evaluate(
 
     Returns:
         per fold, seed and named test: "fold", "seed", "test", "clips", "metrics" (None of an
-        unscored test), "task", and "difference": the largest change of a score against
-        predictions.csv or unscored.csv, None where nothing was recorded.
+        unscored test), "task", "difference": the largest change of a score against predictions.csv
+        or unscored.csv, None where nothing was recorded, and "corpora": the task's columns of each
+        corpus of a scored test.
 
     Raises:
         UserError: no trained fold, or a corpus with other folds or other audio.
@@ -83,6 +85,7 @@ def evaluate(
                     "clips": len(examples),
                     "metrics": plan.task.measure(table) if name in planned.tests else None,
                     "difference": _difference(plan, examples, table, rows),
+                    "corpora": _apart(examples, table) if name in planned.tests else {},
                 }
             )
     return results
@@ -121,6 +124,17 @@ def _test(
     ]
     targets = torch.tensor([plan.target(e) for e in examples])
     return plan.task.table(torch.stack(outputs), targets)
+
+
+def _apart(examples: Sequence[Example], table: Table) -> dict[str, Table]:
+    """The rows of each corpus."""
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.utterance.corpus, []).append(place)
+    return {
+        corpus: {name: [values[i] for i in own] for name, values in table.items()}
+        for corpus, own in places.items()
+    }
 
 
 def _difference(
