@@ -36,8 +36,8 @@ def check_corpora(recipe: Recipe) -> None:
     if train.class_weights != "none":
         raise UserError(
             f"train.class_weights={train.class_weights} goes by how many clips a class has, and "
-            "train.corpora=balanced draws them otherwise; take train.sampling=balanced, which makes "
-            "the classes of each corpus even, or set one of the two back"
+            "train.corpora=balanced draws them otherwise; take train.sampling=balanced, which "
+            "makes the classes of each corpus even, or set one of the two back"
         )
 
 

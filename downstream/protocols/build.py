@@ -127,8 +127,8 @@ def text(protocol: dict[str, Any]) -> str:
 
 KEYS = (
     "name", "version", "corpus", "corpora", "task", "description", "source", "classes", "labels",
-    "counts", "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored", "submission", "unit",
-    "leave_out", "rule", "folds", "utterances",
+    "counts", "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored",
+    "submission", "unit", "leave_out", "rule", "folds", "utterances",
 )  # fmt: skip
 
 

@@ -182,8 +182,8 @@ def _by_id(utterances: Sequence[Utterance], count: int, prefixed: bool) -> list[
         groups[int.from_bytes(digest, "big") % count].append(name)
     if not all(groups):
         raise UserError(
-            f"{len(utterances)} utterances are too few for {count} folds by id; label more, or take "
-            "another protocol"
+            f"{len(utterances)} utterances are too few for {count} folds by id; label more, or "
+            "take another protocol"
         )
     return groups
 

@@ -65,9 +65,9 @@ def eight_emotions_leaking() -> dict[str, Any]:
     return {
         **_common(),
         "name": "eight-emotions-random-leaks",
-        "description": f"{TEXT} Five folds of files, chosen by the SHA-256 of their names; dev: the "
-        "next group. Speakers, and the sentences they say, are on all sides: for comparison with "
-        "numbers that were reached so, never for how a model does on new voices.",
+        "description": f"{TEXT} Five folds of files, chosen by the SHA-256 of their names; dev: "
+        "the next group. Speakers, and the sentences they say, are on all sides: for comparison "
+        "with numbers that were reached so, never for how a model does on new voices.",
         "source": f"{HUBERT8}; its splits are not stated: folds fixed here",
         "speaker_overlap": ["dev", "test"],
         "unit": "rule",

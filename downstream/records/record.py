@@ -30,7 +30,11 @@ from emopeft.downstream.tasks.base import Task
 from emopeft.files import read_json, read_text, write_text, writing
 from emopeft.validation import validated
 
-LATER = ("pooled", "speakers", "by_corpus")  # which records of this schema had not from the beginning
+LATER = (
+    "pooled",
+    "speakers",
+    "by_corpus",
+)  # which records of this schema had not from the beginning
 EARLY = datetime.timedelta(days=1)  # clocks and zones differ; beyond it a date is in the future
 
 

@@ -97,7 +97,7 @@ def of_each_corpus(parts: Sequence[Part], task: Task) -> dict[str, dict[str, Any
     names = [metric.name for metric in task.metrics]
     result = {}
     for corpus, own in sorted(corpora.items()):
-        folds = []
+        folds: list[dict[str, Any]] = []
         for part in own:
             measured = task.measure(part.table)
             folds.append(

@@ -21,7 +21,9 @@ def per_corpus(corpora: CorpusNumbers, task: Task) -> list[str]:
     for name, numbers in corpora.items():
         for fold in numbers["folds"]:
             cells = [value(m, fold["metrics"][m.name]) for m in task.shown]
-            rows.append([plain(name), plain(fold["fold"]), fold["seed"], fold["utterances"], *cells])
+            rows.append(
+                [plain(name), plain(fold["fold"]), fold["seed"], fold["utterances"], *cells]
+            )
         several = len({fold["fold"] for fold in numbers["folds"]}) > 1
         if several or len(numbers["folds"]) > 1:
             cells = [statistic(m, numbers["summary"][m.name]) for m in task.shown]
@@ -44,4 +46,3 @@ def remarks(corpora: CorpusNumbers) -> list[str]:
         for name, numbers in corpora.items()
         if numbers["lacks"]
     ]
-

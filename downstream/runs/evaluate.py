@@ -13,8 +13,8 @@ from tqdm import tqdm
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
-from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.places import places_of
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
 from emopeft.downstream.data.recipe import Recipe, build, from_file
 from emopeft.downstream.measures.columns import Table
@@ -96,7 +96,9 @@ def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
     places = places_of(data, [c.name for c in corpora])
     if isinstance(places, str):
         return places
-    return {c.name: str(place_of(c, recipe, True)) for c in corpora if c.name not in places} | places
+    return {
+        c.name: str(place_of(c, recipe, True)) for c in corpora if c.name not in places
+    } | places
 
 
 def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:

@@ -69,7 +69,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
     add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
     add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML); see emopeft recipes")
-    add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap); several: a+b")
+    add(
+        "--corpus",
+        type=filled,
+        metavar="NAME",
+        help="which corpus (default: iemocap); several: a+b",
+    )
     add_places(parser, "where it lies (or set EMOPEFT_<NAME>)")
     add(
         "--protocol",

@@ -23,8 +23,8 @@ from emopeft.downstream.protocols.makers.shared import (
     published_counts,
     taking_part,
 )
-from emopeft.downstream.protocols.rules import speaker_groups, some
-from emopeft.downstream.protocols.tables import following, folds_of
+from emopeft.downstream.protocols.rules import some, speaker_groups
+from emopeft.downstream.protocols.tables import folds_of, following
 from emopeft.errors import UserError, unknown
 
 ALL = ("all",)
