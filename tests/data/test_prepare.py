@@ -85,6 +85,14 @@ def test_several_corpora_in_one_plan(both, monkeypatch):
             prepare(recipe_of(both / "cache", **keys_of(both, **changes)))
 
 
+def test_a_recording_in_two_corpora_of_a_pool_is_found(both):
+    keys = keys_of(both, protocol="pool:classes=sad+angry", corpus__allow_incomplete=True)
+    assert len(prepare(recipe_of(both / "cache", **keys)).plan.folds) == 5
+    shutil.copy(both / "emodb" / EMODB[0], both / "ravdess" / RAVDESS[0])
+    with pytest.raises(UserError, match=r"the same audio is in .*\(emodb/03a01Wa = ravdess/03-01"):
+        prepare(recipe_of(both / "cache", **keys))
+
+
 @pytest.mark.parametrize(
     ("words", "corpora", "places"),
     [
