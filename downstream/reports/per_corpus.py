@@ -1,4 +1,4 @@
-"""The numbers of each of several corpora, as `records.together.of_each_corpus` gives them."""
+"""The numbers of each of several corpora, as `records.corpora_apart.of_each_corpus` gives them."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from typing import Any
 from tabulate import tabulate
 
 from emopeft.downstream.measures.columns import NONE
+from emopeft.downstream.records.corpora_apart import Part, of_each_corpus
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
-from emopeft.downstream.records.together import Part, of_each_corpus
 from emopeft.downstream.reports.numbers import statistic, value
 from emopeft.downstream.reports.per_corpus import per_corpus
 from emopeft.downstream.tasks.base import Task, task_of

@@ -13,8 +13,8 @@ import pytest
 from emopeft.commands import door
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build
+from emopeft.downstream.records.corpora_apart import Part, of_each_corpus
 from emopeft.downstream.records.record import verify
-from emopeft.downstream.records.together import Part, of_each_corpus
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from emopeft.leaderboard.gather import gather
