@@ -14,7 +14,7 @@ from emopeft.downstream.corpora.scan import scan
 from emopeft.downstream.data.places import corpora_of
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.protocols.makers.base import is_made, make
+from emopeft.downstream.protocols.makers.base import MAKERS, is_made, make
 from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
@@ -141,7 +141,7 @@ def _protocol(name: str, recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
     """The protocol of a name: shipped, a file, or folds that came with the corpus itself."""
     corpus = corpora[0]
     if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
-        protocol = load_protocol(name)
+        protocol = load_protocol(name, MAKERS)
         alike = len(corpora) == 1 and not protocol.prefixed and protocol.corpora == (corpus.like,)
         return protocol.on(corpus.name) if alike else protocol
     options = _options(recipe, corpora)[corpus.name]

@@ -279,8 +279,11 @@ def list_protocols() -> list[Protocol]:
     return [_shipped(name) for name in protocol_names()]
 
 
-def load_protocol(name: str | Path) -> Protocol:
+def load_protocol(name: str | Path, others: Iterable[str] = ()) -> Protocol:
     """A shipped protocol by its name, or a user's own by the path of its ``.json`` file.
+
+    Args:
+        others: names that are known beside the shipped ones, for the message.
 
     Raises:
         UserError: the name is unknown (with the nearest ones), or the file is wrong (naming the
@@ -294,4 +297,4 @@ def load_protocol(name: str | Path) -> Protocol:
             if corpus not in CORPORA:
                 raise UserError(f"{name}: {unknown('corpus', corpus, CORPORA)}")
         return protocol
-    raise unknown("protocol", name, protocol_names())
+    raise unknown("protocol", name, [*protocol_names(), *others])

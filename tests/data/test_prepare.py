@@ -76,6 +76,7 @@ def test_several_corpora_in_one_plan(both, monkeypatch):
         ({"corpus__data": {**places, "emobd": "x"}}, "unknown corpus in corpus.data|EmoDB lies"),
         ({"corpus__name": "ravdess"}, "is for corpora ravdess\\+emodb, not ravdess; give --corpus"),
         ({"corpus__name": "ravdess+ravdess"}, "names a corpus twice"),
+        ({"protocol": "pol"}, "unknown protocol 'pol': did you mean pool?"),
         ({"protocol": "ravdess-6fold"}, "is for corpus ravdess, not emodb\\+ravdess"),
         ({"corpus__options": {"language": "all"}}, "unknown corpus in corpus.options"),
         ({"corpus__options": {"emodb": {"language": "all"}}}, "unknown option of corpus emodb"),

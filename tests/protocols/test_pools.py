@@ -172,6 +172,8 @@ def test_every_fold_tests_as_much_of_each_corpus_class_and_sex() -> None:
         ("pool:folds=11", [IEMOCAP], "folds=11 does not go with 10 speakers"),
         ("pool:classes=sad", [IEMOCAP], "only the class sad; name some as pool:classes="),
         ("pool:classes=sad+hapy", [IEMOCAP], "unknown class of corpora iemocap 'hapy'.* happy"),
+        ("pool", [IEMOCAP, clips("emobox:iemocap", 3, "sad", "angry")],
+         "emobox:iemocap and iemocap are one data set under two names"),
         ("pool:clases=all", [IEMOCAP], "unknown option of protocol pool 'clases'.* classes"),
         ("pool:classes=bored+disgusted", [IEMOCAP, clips("emodb", 3, *SIX, "bored")],
          "corpus iemocap has none of the classes disgusted, bored; leave it out"),

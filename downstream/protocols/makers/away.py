@@ -13,10 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.corpora.base import CORPORA, Corpus, Utterance
+from emopeft.downstream.corpora.base import Corpus, Utterance
 from emopeft.downstream.protocols.fields import OVERLAPS
 from emopeft.downstream.protocols.makers.base import Maker, register
 from emopeft.downstream.protocols.makers.shared import (
+    data_set,
     own_folds,
     own_protocol,
     published_counts,
@@ -109,9 +110,7 @@ def _sides(options: Options, corpora: Sequence[Corpus]) -> tuple[Corpus, list[Co
 
 def check_two(one: Corpus, other: Corpus) -> None:
     """That two names are not one data set (emobox:ravdess is RAVDESS); raises UserError."""
-    published = [c.like if c.like in CORPORA and CORPORA[c.like].size else c.name
-                 for c in (one, other)]  # fmt: skip
-    if published[0] == published[1]:
+    if data_set(one) == data_set(other):
         raise UserError(
             f"{one.name} and {other.name} are one data set under two names: nothing would be away "
             "from home"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from emopeft.downstream.corpora.base import Corpus, Utterance
 from emopeft.downstream.protocols.makers.base import Maker, register
 from emopeft.downstream.protocols.makers.shared import (
     canonical,
+    data_set,
     of_corpus,
     own_labels,
     published_counts,
@@ -53,6 +55,12 @@ def make(
 ) -> Mapping[str, Any]:
     """The corpora's classes, and folds of all their speakers."""
     corpora = sorted(corpora, key=lambda c: c.name)
+    for one, other in itertools.combinations(corpora, 2):
+        if data_set(one) == data_set(other):
+            raise UserError(
+                f"{one.name} and {other.name} are one data set under two names, and its clips "
+                "would count twice; give one of them"
+            )
     classes, labels = pool_labels(corpora, utterances, options.classes)
     of = {c.name: taking_part(c, utterances, labels[c.name]) for c in corpora}
     for corpus in corpora:
