@@ -85,7 +85,7 @@ class TrainKeys:
         "constant", "of the learning rate", ("constant", "linear", "cosine", "plateau")
     )
     warmup: float = key(0.0, "share of the steps in which the rate rises from zero", range=SHARE)
-    steps: int | None = key(None, "optimiser steps (or give epochs)", range=positive(10**8))
+    steps: int | None = key(None, "optimiser steps (or give epochs)", range=Range(0, 10**8))
     epochs: float | None = key(
         30, "passes over the training part (or give steps)", range=positive(10**6)
     )
@@ -129,6 +129,12 @@ class TrainKeys:
         "of an epoch: none (each utterance once), or balanced (as many draws with replacement, "
         "each class as likely as the others)",
         ("none", "balanced"),
+    )
+    corpora: str = key(
+        "as_is",
+        "of several corpora in an epoch: as_is, or balanced (as many draws with replacement, each "
+        "corpus as likely as the others; with sampling=balanced its classes are, within each)",
+        ("as_is", "balanced"),
     )
     precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)
     tf32: bool = key(False, "let a GPU round fp32 products to TF32 (faster, three digits)")

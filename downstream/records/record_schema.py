@@ -22,6 +22,7 @@ from emopeft.downstream.records.schema import (
     UpstreamFacts,
     Utterances,
 )
+from emopeft.downstream.records.transfer_schema import TransferEntry
 from emopeft.downstream.records.values import (
     LARGEST,
     Hash,
@@ -59,6 +60,7 @@ class FoldEntry(Strict):
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
     unscored: Unscored | None = None
+    transfer: TransferEntry | None = None
 
 
 class Missing(Strict):
@@ -82,11 +84,51 @@ class Mean(Strict):
     seed_std: Statistic | None
 
 
+Means = Annotated[dict[Name, Mean], Field(max_length=100)]  # per metric
+
+
+class TransferSummary(Strict):
+    """A transfer over the folds.
+
+    Attributes:
+        moments: moment ("before", "between", "after") to test to metric to `Mean`.
+        gain, forgetting: metric to `Mean`; empty where nothing was measured between the stages.
+    """
+
+    moments: Annotated[
+        dict[Literal["before", "between", "after"], dict[Name, Means]], Field(max_length=3)
+    ]
+    gain: Means
+    forgetting: Means
+
+
 class SpeakerFacts(Strict):
     """One speaker: how many utterances were tested, and the main metric on them (null: none)."""
 
     utterances: Annotated[int, Field(ge=1, le=LARGEST)]
     value: Statistic | None
+
+
+class CorpusFold(Strict):
+    """What a fold and seed come to on one corpus: utterances tested, and metric to value."""
+
+    fold: Name
+    seed: Seed
+    utterances: Annotated[int, Field(ge=1, le=LARGEST)]
+    metrics: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+
+
+class CorpusNumbers(Strict):
+    """One corpus of several: its own folds, and over these what a record has of all.
+
+    Attributes:
+        lacks: classes of which its tests hold none; UAR and the like are over the others.
+    """
+
+    folds: Annotated[list[CorpusFold], Field(min_length=1, max_length=FOLDS)]
+    summary: Annotated[dict[Name, Mean], Field(max_length=100)]
+    pooled: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+    lacks: Annotated[list[Name], Field(max_length=1000)]
 
 
 class CostFacts(Strict):
@@ -96,6 +138,8 @@ class CostFacts(Strict):
         seconds: summed over the folds. frozen_seconds: what the frozen part took once.
         probe_seconds: what training the probes took that the folds started from, summed; not there
             where all started at random.
+        source_seconds: what training the source's stages took that were read as an earlier run had
+            trained them, summed; not there where none was.
         audio_hours_per_second: of training, without the search; null where none was measured.
         peak_memory_bytes: of the fold that needed the most. cache: how the frozen part was kept.
     """
@@ -106,6 +150,7 @@ class CostFacts(Strict):
     peak_memory_bytes: Peak
     cache: Object
     probe_seconds: Seconds | None = None
+    source_seconds: Seconds | None = None
 
 
 class RecordFacts(Strict):
@@ -121,6 +166,9 @@ class RecordFacts(Strict):
         summary: test name to metric to `Mean`.
         pooled: test name to metric, on the utterances of all folds at once; the mean over seeds.
         speakers: test name to speaker to the main metric on that speaker's utterances.
+        by_corpus: test name to corpus to its numbers, of the tests that hold several corpora; not
+            there where none does.
+        transfer: of a plan with the stages source and target; not there without.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -150,6 +198,11 @@ class RecordFacts(Strict):
     summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
     pooled: Annotated[dict[Name, dict[Name, Statistic | None]], Field(max_length=100)] = {}
     speakers: Annotated[dict[Name, dict[Name, SpeakerFacts]], Field(max_length=100)] = {}
+    by_corpus: Annotated[
+        dict[Name, Annotated[dict[Name, CorpusNumbers], Field(max_length=1000)]],
+        Field(max_length=100),
+    ] = {}
+    transfer: TransferSummary | None = None
     cost: CostFacts
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +211,8 @@ class RecordFacts(Strict):
         data["folds"] = [
             without(e, *(name for name in OPTIONAL if e[name] is None)) for e in data["folds"]
         ]
-        if self.cost.probe_seconds is None:
-            data["cost"] = without(data["cost"], "probe_seconds")
-        return data
+        cost = data["cost"]
+        some = [n for n in ("probe_seconds", "source_seconds") if cost[n] is None]
+        data["cost"] = without(cost, *some)
+        absent = [n for n in ("by_corpus", "transfer") if not getattr(self, n)]
+        return without(data, *absent)

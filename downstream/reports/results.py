@@ -10,10 +10,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.measures.columns import NONE, Metric
+from emopeft.downstream.measures.columns import NONE
+from emopeft.downstream.records.corpora_apart import Part, of_each_corpus
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
+from emopeft.downstream.reports.numbers import statistic, value
+from emopeft.downstream.reports.per_corpus import per_corpus
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
@@ -32,6 +35,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         if len(record["plan"]["tests"]) > 1:
             lines.append(f"test {test_name(record['plan'], test)}")
         lines.append(_table(record, task, test))
+        lines += per_corpus(record.get("by_corpus", {}).get(test, {}), task)
         lines += _speakers(record, task, test)
         lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
@@ -91,21 +95,6 @@ def clip_length(clips: Mapping[str, Any]) -> str:
     if clips["mode"] == "segments":
         return f"{seconds} segments"
     return f"first {seconds}" if clips["starts"] == 1 else f"{seconds} crops"
-
-
-def value(metric: Metric, number: float | None) -> str:
-    """A metric's value as tables show it."""
-    return NONE if number is None or math.isnan(number) else metric.show(number)
-
-
-def statistic(metric: Metric, summary: Mapping[str, Any]) -> str:
-    """``61.20 ± 3.10`` over folds, with ``(seeds ± 0.40)`` where there are several."""
-    text = value(metric, summary["mean"])
-    if text != NONE and summary["std"] is not None:
-        text += f" ± {value(metric, summary['std'])}"
-    if text != NONE and summary["seed_std"] is not None:
-        text += f" (seeds ± {value(metric, summary['seed_std'])})"
-    return text
 
 
 def _title(record: Mapping[str, Any]) -> str:
@@ -229,7 +218,7 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: of `runs.evaluate`: per fold, seed and test its "metrics" (None: unscored),
             "clips", "task", and "difference", the largest change of a predicted number, None where
-            none was recorded.
+            none was recorded, and "corpora", the columns of each corpus.
     """
     if not results:
         return "nothing was tested"
@@ -251,4 +240,14 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
         )  # fmt: skip
     titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *(["test"] if several else []), "clips", *titles, "largest change"]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+    lines = [tabulate(rows, headers, tablefmt="simple", disable_numparse=True)]
+    for test in dict.fromkeys(one["test"] for one in results):
+        parts = [
+            Part(one["fold"], one["seed"], corpus, table)
+            for one in results
+            if one["test"] == test
+            for corpus, table in one.get("corpora", {}).items()
+        ]
+        if table := per_corpus(of_each_corpus(parts, task), task):
+            lines += ["", *([f"test {plain(test)}"] if several else []), *table]
+    return "\n".join(lines)

@@ -49,7 +49,7 @@ def train_folds(
                 model.head, means, session.examples.targets, train, dev, weights, task, keys,
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
-                sampling_chances(task, keys, session.examples.targets[train]),
+                sampling_chances(task, keys, session.examples.targets[train], stage.corpora),
                 [session.examples.ways[i] for i in train],
             )
         )  # fmt: skip
@@ -88,8 +88,11 @@ def train_folds(
             draw(work.place / "curves", fit.history)
         state = models[number].kept_state()
         stage_outcome = StageOutcome(fit, probe.trials[chosen].rate, tried, tuning, state)
-        on_dev = probe.outputs(session.indices(work.fold.stages[0].dev))
+        (stage,) = work.fold.stages
+        on_dev = probe.outputs(session.indices(stage.dev))
         yield (
             work,
-            Outcome([stage_outcome], tests, on_dev, tested, peak_memory(), unscored=unscored),
+            Outcome(
+                {stage.name: stage_outcome}, tests, on_dev, tested, peak_memory(), unscored=unscored
+            ),
         )

@@ -23,7 +23,6 @@ FLAGS = {
     "task": "task",
     "method": "method",
     "corpus": "corpus.name",
-    "data": "corpus.data",
     "protocol": "protocol",
     "fold": "folds",
     "upstream_path": "upstream.path",
@@ -46,7 +45,7 @@ def add_to(commands: Commands) -> None:
         commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
     evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
-    evaluating.add_argument("--data", metavar="DIR", type=filled, help="where the corpus lies now")
+    add_places(evaluating, "where the corpus lies now")
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
     predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
@@ -70,8 +69,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
     add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
     add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML); see emopeft recipes")
-    add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap)")
-    add("--data", type=filled, metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
+    add(
+        "--corpus",
+        type=filled,
+        metavar="NAME",
+        help="which corpus (default: iemocap); several: a+b",
+    )
+    add_places(parser, "where it lies (or set EMOPEFT_<NAME>)")
     add(
         "--protocol",
         type=filled,
@@ -106,6 +110,14 @@ def add_upstream_path(parser: argparse.ArgumentParser) -> None:
                         help="local weights, as written by save_pretrained")  # fmt: skip
 
 
+def add_places(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--data``."""
+    parser.add_argument(
+        "--data", metavar="[NAME=]DIR", type=filled, action="append",
+        help=f"{what}; of several corpora: NAME=DIR for each, or a DIR with a folder for each",
+    )  # fmt: skip
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """``--output``."""
     parser.add_argument("--output", metavar="FILE", type=path,
@@ -115,6 +127,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
+    from emopeft.downstream.data.places import places_of
+    from emopeft.downstream.data.prepare import choose_corpora
     from emopeft.downstream.data.resolve import resolve
 
     layers: list[dict[str, Any]] = []
@@ -124,8 +138,12 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
     layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
         layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
-    layers += [recipes.parse_override(text) for text in flags.override]
-    return resolve(layers, flags.smoke)
+    overrides = [recipes.parse_override(text) for text in flags.override]
+    if flags.data is not None:
+        layers.append({"corpus.data": flags.data[0]})  # that there is one decides, too
+        chosen = choose_corpora(recipes.build(recipes.merge([*layers, *overrides])))
+        layers.append({"corpus.data": places_of(flags.data, [c.name for c in chosen])})
+    return resolve([*layers, *overrides], flags.smoke)
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
