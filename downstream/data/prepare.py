@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,32 +92,34 @@ def prepare(recipe: Recipe) -> Data:
         UserError: whatever is wrong with corpora, audio, protocol or fold names, all problems at
             once.
     """
-    corpora = choose_corpora(recipe)
-    name, made = protocol_name(recipe), None
-    if not is_made(name):
-        made = _protocol(name, recipe, corpora)
-        corpora = _in_order(corpora, made)
-        _check_tasks(made, recipe)
+    corpora, name = choose_corpora(recipe), protocol_name(recipe)
+    incomplete = recipe.corpus.allow_incomplete
+    protocol: Protocol | None = None
+    if not is_made(name):  # what does not fit is told before a tree is read
+        protocol = _protocol(name, recipe, corpora)
+        corpora = _in_order(corpora, protocol, incomplete)
+        _check_tasks(protocol, recipe)
     options = _options(recipe, corpora)
-    roots = [place_of(corpus, recipe, len(corpora) > 1) for corpus in corpora]
+    roots = {c.name: place_of(c, recipe, len(corpora) > 1) for c in corpora}
     if isinstance(recipe.corpus.data, Mapping):
         for place in recipe.corpus.data:
-            if place not in (c.name for c in corpora):
-                raise unknown("corpus in corpus.data", place, (c.name for c in corpora))
+            if place not in roots:
+                raise unknown("corpus in corpus.data", place, roots)
     utterances: list[Utterance] = []
-    for corpus, root in zip(corpora, roots, strict=True):
-        utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
-    if made is None:
-        made = make(name, corpora, utterances)
-        _check_tasks(made, recipe)
-    protocol = made
+    for corpus in corpora:
+        utterances += _load(corpus, roots[corpus.name], options[corpus.name], incomplete)
+    if protocol is None:
+        placed = [_placed(c, roots[c.name], options[c.name]) for c in corpora]
+        protocol = make(name, placed, utterances)
+        corpora = _in_order(corpora, protocol)
+        _check_tasks(protocol, recipe)
     scales = {c.name: c.with_options(**options[c.name]).scales for c in corpora}
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
         make_task(recipe.task, protocol, parted(protocol, utterances)[0], settings),
         utterances,
-        allow_incomplete=recipe.corpus.allow_incomplete,
+        allow_incomplete=incomplete,
     )
     plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
     plan.check_leaks()  # as is a speaker on two sides; the same recording is seen below
@@ -127,7 +130,7 @@ def prepare(recipe: Recipe) -> Data:
     scanned.raise_if_broken()
     plan = plan.with_audio(scanned.audio, scanned.seconds)
     plan.check_leaks()
-    return Data(corpora, roots, plan)
+    return Data(corpora, [roots[c.name] for c in corpora], plan)
 
 
 def _check_tasks(protocol: Protocol, recipe: Recipe) -> None:
@@ -157,10 +160,17 @@ def own(name: str, corpus: Corpus) -> bool:
     return name == corpus.protocol or name.startswith(f"{corpus.protocol}-")
 
 
-def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
-    """The corpora as the protocol orders them; UserError where they are not the same."""
+def _in_order(
+    corpora: Sequence[Corpus], protocol: Protocol, incomplete: bool = False
+) -> list[Corpus]:
+    """The corpora as the protocol orders them; UserError where they are not the same.
+
+    Args:
+        incomplete: some of the protocol's corpora will do.
+    """
     by_name = {corpus.name: corpus for corpus in corpora}
-    if set(by_name) != set(protocol.corpora):
+    some = set(by_name) < set(protocol.corpora)
+    if set(by_name) != set(protocol.corpora) and not (some and incomplete):
         names = "+".join(by_name)
         what = "corpora" if len(protocol.corpora) > 1 else "corpus"
         way_out = (
@@ -168,10 +178,12 @@ def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
             if len(by_name) == 1 and not protocol.prefixed
             else f"give --corpus {protocol.corpus}"
         )
+        if some:
+            way_out += f", or run on {names} alone with -o corpus.allow_incomplete=true"
         raise UserError(
             f"protocol {protocol.name} is for {what} {protocol.corpus}, not {names}; {way_out}"
         )
-    return [by_name[name] for name in protocol.corpora]
+    return [by_name[name] for name in protocol.corpora if name in by_name]
 
 
 def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
@@ -189,6 +201,12 @@ def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, A
             if option not in known[name].options:
                 raise unknown(f"option of corpus {name}", str(option), known[name].options)
     return {name: dict(per_corpus.get(name, {})) for name in known}
+
+
+def _placed(corpus: Corpus, root: Path, options: Mapping[str, Any]) -> Corpus:
+    """The corpus with what its options change, and its folds read where it lies."""
+    folds = corpus.folds and functools.partial(corpus.folds, root=root, **options)
+    return dataclasses.replace(corpus.with_options(**options), folds=folds)
 
 
 def _load(
