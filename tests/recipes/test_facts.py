@@ -89,6 +89,10 @@ CASES: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ("-c recipes/hubert8/classes.yaml -p lora:targets=q+k+v", HUBERT8, [LORA | {"targets": QKV}]),
     ("-c recipes/hubert8/classes.yaml -p lora:targets=classifier", HUBERT8,
      [LORA | {"targets": ("classifier",)}]),
+    ("-c recipes/hubert8/classes.yaml -p lora:targets=classifier-only "
+     "--corpus ravdess+cremad+tess+savee --protocol eight-emotions",
+     HUBERT8 | {"protocol": "eight-emotions", "corpus.name": "ravdess+cremad+tess+savee"},
+     [LORA | {"targets": ("classifier-only",)}]),
     ("-c recipes/odyssey2024/attributes.yaml",
      ATTRIBUTES | {"protocol": "msp-podcast-1.11-vad",
                    "labels.dimensions": ["arousal", "dominance", "valence"],

@@ -18,7 +18,7 @@ CASES = (
     "lashkarashvili2024/ratings.yaml -p ba",
     "peft-ser2023/classes.yaml -p lora@peft-ser",
     "sampath2025/ratings.yaml -p partial:3 -o train.precision=bf16 -o cache.enabled=true",
-    "hubert8/classes.yaml -p lora:targets=classifier",
+    "hubert8/classes.yaml -p lora:targets=classifier-only",
     "odyssey2024/classes.yaml",
     "odyssey2024/attributes.yaml",
 )
