@@ -156,10 +156,10 @@ def half_width(statistic: Mapping[str, Any]) -> float | None:
     return float(t.ppf((1 + SURE) / 2, n - 1)) * float(std) / math.sqrt(n)
 
 
-def parameters(experiment: Experiment, row: Row) -> dict[str, tuple[int, int]]:
+def parameters(experiment: Experiment, row: Row | None) -> dict[str, tuple[int, int | None]]:
     """Of each count that the paper's definitions give: that, and the run's."""
-    counts = experiment.row.parameters
-    return {name: (count, row.data["parameters"][name]) for name, count in counts.items()}
+    ours = row.data["parameters"] if row else {}
+    return {name: (count, ours.get(name)) for name, count in experiment.row.parameters.items()}
 
 
 def relative(one: Outcome, others: Sequence[Outcome]) -> dict[str, tuple[float, float | None, str]]:
@@ -169,8 +169,8 @@ def relative(one: Outcome, others: Sequence[Outcome]) -> dict[str, tuple[float, 
     if against is None:
         return {}
     table = one.experiment.table
-    other = next(o for o in others
-                 if o.experiment.table is table and o.experiment.row.name == against.to)  # fmt: skip
+    of_table = (o for o in others if o.experiment.table is table)
+    other = next(o for o in of_table if o.experiment.row.name == against.to)
     wanted = {"speed": against.speed, "trainable": against.trainable}
     found: dict[str, tuple[float, float | None, str]] = {}
     for name, number in wanted.items():

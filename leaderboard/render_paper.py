@@ -109,25 +109,26 @@ def _rows(one: Outcome, others: Sequence[Outcome]) -> list[list[str]]:
     """The lines of an experiment: a number each, for each of its runs."""
     name, mark = cell(one.experiment.row.name), one.experiment.source
     rows = []
-    for row in one.runs or [None]:
+    runs: Sequence[Row | None] = one.runs or [None]
+    for row in runs:
         who = _state(one) if row is None else cell(row.place)
         for number in comparisons(one.experiment, row):
             several = number.test != "test"
             what = f"{number.test}: {number.metric}" if several else number.metric
             rows.append([name, cell(what), *_numbers(number, mark), who])
-        if row is not None:
-            for part, (theirs, ours) in parameters(one.experiment, row).items():
-                far = "equal" if ours == theirs else f"{ours - theirs:+,}"
-                rows.append([name, f"{part} parameters", f"{theirs:,}", f"{ours:,}", far, who])
+        for part, (theirs, ours) in parameters(one.experiment, row).items():
+            shown, far = (NONE, NONE) if ours is None else (f"{ours:,}", f"{ours - theirs:+,}")
+            far = "equal" if ours == theirs else far
+            rows.append([name, f"{part} parameters", f"{theirs:,}", shown, far, who])
     for ratio, (theirs_ratio, mine, why) in relative(one, others).items():
         against = one.experiment.row.relative
         assert against is not None
         what = f"{RATIOS[ratio]} {cell(against.to)}"
-        shown = NONE if mine is None else f"{mine:.2f}"
-        shown += f" ({why})" if why else ""
+        reached = NONE if mine is None else f"{mine:.2f}"
+        reached += f" ({why})" if why else ""
         who = cell(one.runs[0].place) if one.runs else _state(one)
         far = NONE if mine is None else f"{mine - theirs_ratio:+.2f}"
-        rows.append([name, what, f"{theirs_ratio:g} [{mark}]", shown, far, who])
+        rows.append([name, what, f"{theirs_ratio:g} [{mark}]", reached, far, who])
     return rows or [[name, NONE, NONE, NONE, NONE, _state(one)]]
 
 

@@ -13,9 +13,9 @@ def add_to(commands: Commands) -> None:
     report = add_command(
         commands, "report", "a paper's numbers beside yours, and what has not been run", _report,
         description="Compare a paper's experiments (emopeft recipes PAPER) with the runs under "
-        "RUNS_DIR: numbers counted again from predictions, the difference with its interval, and of "
-        "what has not been run the command and the time that it would take here. Markdown. Exit "
-        "status 1 when a record was refused.",
+        "RUNS_DIR: numbers counted again from predictions, the difference with its interval, and "
+        "of what has not been run the command and the time that it would take here. Markdown. "
+        "Exit status 1 when a record was refused.",
         epilog="Corpora are looked for where EMOPEFT_<NAME> says; see emopeft list corpora.",
     )  # fmt: skip
     report.add_argument("paper", metavar="PAPER", type=filled, help="superb, recipes/superb, DIR")

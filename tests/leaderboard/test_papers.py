@@ -146,7 +146,9 @@ OTHERS = {
     "protocol": identity("plan", "protocol", value="demo-5fold-mine"),
     "version of the protocol": identity("plan", "version", value=2),
     "method": identity("method", "parts", value=[{"name": "lora", "options": {"r": 4}}]),
-    "clips.mode": identity("identity", "clips", value={"mode": "crop", "seconds": 6.0, "starts": 1}),
+    "clips.mode": identity(
+        "identity", "clips", value={"mode": "crop", "seconds": 6.0, "starts": 1}
+    ),
     "head.layers": identity("head", "layers", value="last"),
     "head.init": identity("identity", "head", "init", value="probe"),
     "loss.classes": identity("identity", "loss", value={"classes": {"focal": 2.0}}),

@@ -74,9 +74,7 @@ def _published(corpus: str, protocol: Protocol) -> list[Utterance]:
     tested = (name for fold in protocol.folds for name in fold.tests["test"])
     names = sorted(n.partition("/")[2] for n in tested if n.startswith(f"{corpus}/"))
     return [
-        utterance(
-            f"{names[i % len(names)]}_{label}{i}", names[i % len(names)], label, corpus=corpus
-        )
+        utterance(f"{names[i % len(names)]}_{label}{i}", names[i % len(names)], label, corpus=corpus)
         for label, number in CORPORA[corpus].expected.items()
         for i in range(number)
     ]

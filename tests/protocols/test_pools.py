@@ -85,9 +85,7 @@ def test_eight_emotions_that_leak_say_so(four: list[Utterance]) -> None:
             assert int(sha, 16) % 5 == number
     # A missing file moves none of the others.
     fewer = plan_of(plan.protocol, four[1:], allow_incomplete=True)
-    assert [set(b) - set(a) for a, b in zip(groups_of(plan), groups_of(fewer), strict=True)] == [
-        set()
-    ] * 5
+    assert [set(b) - set(a) for a, b in zip(groups_of(plan), groups_of(fewer), strict=True)] == [set()] * 5
 
 
 # ---- pools that are made ------------------------------------------------------------------------
@@ -138,9 +136,7 @@ def test_classes_of_a_pool() -> None:
     some = pooled("pool:classes=excited+happy+bored", IEMOCAP, emodb)
     assert some.protocol.name == "pool-emodb-iemocap-happy-bored-excited"
     assert some.task.class_of(next(u for u in IEMOCAP if u.emotion == "excited")) == "excited"
-    many = [
-        clips(name, 3, *SIX) for name in ("cafe", "emovo", "emozionalmente", "subesco", "shemo")
-    ]
+    many = [clips(name, 3, *SIX) for name in ("cafe", "emovo", "emozionalmente", "subesco", "shemo")]
     assert len(pooled("pool:classes=sad+angry+happy+neutral+fearful", *many).protocol.name) <= 60
 
 
@@ -182,6 +178,8 @@ def test_every_fold_tests_as_much_of_each_corpus_class_and_sex() -> None:
          r"1 of \d+ utterances of corpus manifest have no speaker \(x\).* leave manifest out"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_pooled_is_told(spec: str, parts: list[list[Utterance]], words: str) -> None:
+def test_what_cannot_be_pooled_is_told(
+    spec: str, parts: list[list[Utterance]], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         pooled(spec, *parts)
