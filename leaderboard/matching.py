@@ -16,10 +16,11 @@ from emopeft.downstream.data.keys import ClipKeys, TrainKeys
 from emopeft.downstream.data.papers import Experiment
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, parse_method
+from emopeft.downstream.data.transfer import TransferKeys
 from emopeft.downstream.models.build import layers_of
 from emopeft.downstream.protocols.makers.base import is_made
 from emopeft.downstream.protocols.protocol import load_protocol
-from emopeft.downstream.runs.identity import NOT_IN_IDENTITY, start_identity
+from emopeft.downstream.runs.identity import NOT_IN_IDENTITY, start_identity, transfer_identity
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from emopeft.leaderboard.gather import Row
@@ -28,6 +29,9 @@ from emopeft.upstream.catalogue import find
 
 Facts = dict[str, Any]
 UNKNOWN = "not recorded"
+# Of an identity; one that is not among them is of a newer version, and of no experiment here.
+SECTIONS = ("schema", "plan", "audio", "task", "loss", "upstream", "methods", "head", "train",
+            "numerics", "cache", "clips", "transfer")  # fmt: skip
 ANY = object()  # nothing to compare with
 
 
@@ -54,11 +58,8 @@ def differences(experiment: Experiment, recipe: Recipe, row: Row) -> list[Differ
     except (KeyError, TypeError, AttributeError):  # an identity that no version of ours wrote
         found = {}
     wanted = wanted_of(experiment, recipe, row.task)
-    return [
-        Difference(key, found.get(key, UNKNOWN), value)
-        for key, value in wanted.items()
-        if value is not ANY and not _equal(found.get(key, UNKNOWN), value)
-    ]
+    both = ((key, found.get(key, UNKNOWN), wanted.get(key)) for key in {**wanted, **found})
+    return [Difference(*one) for one in both if ANY not in one[1:] and one[1] != one[2]]
 
 
 def alike(recipe: Recipe, row: Row) -> bool:
@@ -92,7 +93,7 @@ def wanted_of(experiment: Experiment, recipe: Recipe, task: Task) -> Facts:
         "labels.dimensions": recipe.labels.dimensions or ANY,
         "labels.no_consensus": recipe.labels.no_consensus,
         "method": canonical(parse_method(recipe.method)),
-        **_transfer(dataclasses.asdict(recipe).get("transfer", {})),
+        **_transfer(transfer_identity(recipe, task)),
         "upstream.window": recipe.upstream.window,
         "upstream.dropout": recipe.upstream.dropout,
         **_clips(dataclasses.asdict(recipe.clips)),
@@ -145,7 +146,7 @@ def facts_of(row: Row) -> Facts:
         return facts
     cache = identity["cache"]
     return facts | {
-        **_transfer(identity.get("transfer", {})),
+        **_transfer(identity),
         "upstream.dropout": upstream.get("dropout", False) is not False,
         **_clips(identity.get("clips") or dataclasses.asdict(ClipKeys())),
         **{f"head.{k}": head[k] for k in ("name", "layers", "hidden", "dropout", "standardise")},
@@ -157,6 +158,7 @@ def facts_of(row: Row) -> Facts:
         "cache.enabled": cache != "off",
         "cache.dtype": cache,
         "cache.precision": identity["numerics"]["frozen"],
+        **{name: value for name, value in identity.items() if name not in SECTIONS},
     }
 
 
@@ -175,8 +177,10 @@ def _method(parts: Iterable[Mapping[str, Any]]) -> str:
         return "+".join(str(part["name"]) for part in parts)
 
 
-def _transfer(keys: Mapping[str, Any]) -> Facts:
-    return {f"transfer.{name}": value for name, value in keys.items()}
+def _transfer(identity: Mapping[str, Any]) -> Facts:
+    """What is not said there is as by default; "origin" is that of another run's checkpoints."""
+    said = dataclasses.asdict(TransferKeys()) | identity.get("transfer", {})
+    return {f"transfer.{name}": value for name, value in said.items()}
 
 
 def _clips(keys: Mapping[str, Any]) -> Facts:
@@ -216,10 +220,6 @@ def _train(keys: Mapping[str, Any], task: Task) -> Facts:
     else:
         facts["lr_grid"] = ANY
     return {f"train.{name}": value for name, value in facts.items()}
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return one is ANY or one == other
 
 
 def said(value: Any) -> str:

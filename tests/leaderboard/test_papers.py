@@ -156,6 +156,9 @@ OTHERS = {
     "train.select": identity("train", "select", value="accuracy"),
     "train.precision": identity("identity", "numerics", "precision", value="bf16"),
     "cache.enabled": identity("identity", "cache", value="off"),
+    "transfer.freeze": identity("identity", "transfer", value={"freeze": ["ba"]}),
+    "transfer.origin": identity("identity", "transfer", value={"origin": {"id": "x"}}),
+    "views": identity("identity", "views", value={"noise": 10}),
 }  # fmt: skip
 
 

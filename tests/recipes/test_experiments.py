@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -20,6 +21,7 @@ from emopeft.downstream.data.papers import (
     read_paper,
 )
 from emopeft.downstream.data.recipe import build, from_file, merge, shipped
+from emopeft.downstream.protocols.makers.base import is_made, make
 from emopeft.downstream.protocols.protocol import load_protocol
 from emopeft.downstream.reports.papers import command, list_papers, show_paper
 from emopeft.downstream.tasks.classes import ClassTask
@@ -28,6 +30,7 @@ from emopeft.errors import UserError
 from emopeft.peft_modules.base import canonical, parse
 from tests.peft_modules.cases import FIFTEEN
 from tests.peft_modules.test_counts import counts
+from tests.protocols.cases import SHIPPED, fake_corpus
 
 # Metrics of papers that no record has: they are never compared with another.
 NOT_HERE = {("hubert8", "f1"), ("hubert8", "eer")}
@@ -94,10 +97,32 @@ def test_its_command_gives_its_recipe(name: str, experiment: Experiment) -> None
     assert words[:2] == ["emopeft", "run"] and words[3].startswith(f"recipes/{name}/")
     parser, _ = door.parser()
     assert recipe_of(parser.parse_args(words[1:])) == recipe
+    if is_made(recipe.protocol or ""):
+        assert experiment.made  # see test_made_protocols
+        return
     protocol = load_protocol(recipe.protocol or "")
     corpora = str(recipe.corpus.name).split("+")
     assert list(protocol.corpora) == corpora and all(corpus in CORPORA for corpus in corpora)
     assert recipe.task in protocol.tasks
+
+
+def test_made_protocols_are_called_as_their_rows_say() -> None:
+    """On corpora of the published names; runs are known by what their protocol is called."""
+    names = {"iemocap": SHIPPED["iemocap-superb-random-dev"], "esd": SHIPPED["esd-english-5fold"]}
+    clips = {
+        name: [
+            dataclasses.replace(u, corpus=name, style="natural" if "impro" in u.id else "acted")
+            for u in fake_corpus(protocol)
+        ]
+        for name, protocol in names.items()
+    }
+    made = {(str(r.protocol), str(r.corpus.name), e.made)
+            for _, e in SAMPLE for r in [e.recipe()] if is_made(r.protocol or "")}  # fmt: skip
+    assert len(made) == 4
+    for spec, corpora, called in made:
+        of = corpora.split("+")
+        utterances = [u for name in of for u in clips[name]]
+        assert make(spec, [CORPORA[name] for name in of], utterances).name == called
 
 
 def test_the_numbers_are_the_papers() -> None:
