@@ -113,10 +113,13 @@ def check_stages(session: Session, folds: Sequence[Fold]) -> None:
 
 
 def _as_trained(model: AdaptedModel) -> dict[str, Tensor]:
-    """A kept state as training would leave it: nothing that trains is zero throughout."""
+    """A kept state as training would leave it: nothing that trains is zero throughout, nor equal
+    throughout, which a layer norm behind it would hide."""
+    generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad and not bool(parameter.any()):
-            parameter.data = torch.full_like(parameter, 1e-3)
+            drawn = torch.randn(parameter.shape, generator=generator) * 1e-3
+            parameter.data = drawn.to(parameter)
     return model.kept_state()
 
 
