@@ -103,7 +103,7 @@ def wanted_of(experiment: Experiment, recipe: Recipe, task: Task) -> Facts:
         "head.dropout": recipe.head.dropout,
         "head.separate": recipe.head.separate,
         "head.standardise": ANY if recipe.head.standardise is None else recipe.head.standardise,
-        "head.init": start_identity(recipe, task),
+        **_start(start_identity(recipe, task)),
         **_loss(
             {
                 "classes": _focal(recipe.loss.classes, recipe.loss.gamma),
@@ -151,7 +151,7 @@ def facts_of(row: Row) -> Facts:
         **_clips(identity.get("clips") or dataclasses.asdict(ClipKeys())),
         **{f"head.{k}": head[k] for k in ("name", "layers", "hidden", "dropout", "standardise")},
         "head.separate": bool(head["groups"]),
-        "head.init": {k: identity["head"][k] for k in ("init", "probe") if k in identity["head"]},
+        **_start(identity["head"]),
         **_loss(identity["loss"], row.task.learning()),
         **_train(dataclasses.asdict(TrainKeys()) | data["train"], row.task),
         "train.precision": identity["numerics"]["precision"],
@@ -181,6 +181,10 @@ def _transfer(identity: Mapping[str, Any]) -> Facts:
     """What is not said there is as by default; "origin" is that of another run's checkpoints."""
     said = dataclasses.asdict(TransferKeys()) | identity.get("transfer", {})
     return {f"transfer.{name}": value for name, value in said.items()}
+
+
+def _start(head: Mapping[str, Any]) -> Facts:
+    return {"head.init": head["init"], "the probe's training": head.get("probe", ANY)}
 
 
 def _clips(keys: Mapping[str, Any]) -> Facts:

@@ -184,7 +184,9 @@ def _near(found: Sequence[Outcome]) -> list[str]:
         columns = zip(*(one.near[1] for one in of if one.near), strict=True)
         differ = [cell(together(column), 160) for column in columns]
         more = f"; {len(differ) - SHOWN} more keys" if len(differ) > SHOWN else ""
-        lines.append(f"- near {names}: {cell(place)}, but {'; '.join(differ[:SHOWN])}{more}")
+        near = next(one.near[0] for one in of if one.near)
+        begun = "" if near.finished else f" ({cell(there(near), 200)})"
+        lines.append(f"- near {names}: {cell(place)}{begun}, but {'; '.join(differ[:SHOWN])}{more}")
     return lines
 
 

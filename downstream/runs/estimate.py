@@ -14,11 +14,13 @@ from emopeft.downstream.data.fold import Example, Fold
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
+from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.strategies import stages_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
 from emopeft.units import duration, size
@@ -113,12 +115,15 @@ def measured(
     by_step = not recipe.cache.enabled or items[0][1] is not None  # else on time means
     folds = plan.choose(recipe.folds)
     total = 0.0
-    for stage in (s for fold in folds for s in fold.stages):
-        clips = len(stage.train)
-        per_epoch = math.ceil(clips / recipe.train.batch_size)
-        steps = recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
-        audio = sum(taken(e) for e in stage.train) / clips * recipe.train.batch_size
-        total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
+    for fold in folds:
+        for stage in stages_of(recipe.transfer, fold, plan.task, recipe.seeds[0]):
+            keys, clips = recipe.train, len(stage.train)
+            if stage.keys:
+                keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
+            per_epoch = math.ceil(clips / keys.batch_size)
+            steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
+            audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
+            total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
     return Cost(
