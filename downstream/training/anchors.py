@@ -31,6 +31,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -84,7 +85,14 @@ class Anchor:
         return self.strength / 2 * torch.stack(terms).sum()
 
 
-def fisher(trainer: Trainer, indices: Sequence[int]) -> dict[str, Tensor]:
+def fisher(
+    model: AdaptedModel,
+    examples: Examples,
+    indices: Sequence[int],
+    task: Task,
+    accelerator: Accelerator,
+    label: str = "",
+) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of some utterances, by parameter that trains.
 
         F_i = 1/N sum_n E_{y ~ p(y | x_n)} [(d log p(y | x_n) / d theta_i)^2]
@@ -97,23 +105,23 @@ def fisher(trainer: Trainer, indices: Sequence[int]) -> dict[str, Tensor]:
     in eval mode and float32, each with a backward pass for each of `Task.scores`.
 
     Args:
-        trainer: whose model stands where the source stage ended.
-        indices: into its examples: what the source stage was trained on.
+        model: on the accelerator's device, as the source stage ended.
+        indices: into the examples: what the source stage was trained on.
+        label: shown on the progress bar.
     """
-    accelerator, model, task = trainer.accelerator, trainer.plain, trainer.task
     model.eval()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
     mine = list(indices)[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(
         total=len(mine),
-        desc=f"{trainer.label} Fisher information",
+        desc=f"{label} Fisher information",
         unit="clip",
         disable=None if accelerator.is_main_process else True,
         leave=False,
     )
     with bar:
-        for inputs in trainer.examples.prefetch([[i] for i in mine], accelerator.device):
+        for inputs in examples.prefetch([[i] for i in mine], accelerator.device):
             (outputs,) = precise(model(inputs))
             for score in task.scores(outputs.detach()):
                 gradients = torch.autograd.grad(

@@ -7,11 +7,18 @@ import pytest
 import torch
 
 from emopeft.downstream.tasks.base import Task
-from emopeft.downstream.training.anchors import fisher, hold
+from emopeft.downstream.training.anchors import hold
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.errors import UserError
 from tests.tasks.toy import Together
-from tests.training.test_whole_batch import COUNT, SECONDS, TASKS, gradients, trainer_of
+from tests.training.test_whole_batch import (
+    COUNT,
+    SECONDS,
+    TASKS,
+    gradients,
+    information,
+    trainer_of,
+)
 
 WEIGHTS = torch.linspace(0.5, 2, COUNT)
 SHARE = (WEIGHTS.double() / WEIGHTS.double().sum()).numpy()
@@ -94,7 +101,7 @@ def test_held_by_what_trained_before() -> None:
 def test_fisher_by_hand() -> None:
     """Of the classifier in closed form, of all else from log p itself; two tasks are a product."""
     classes, ratings = trainer_of(TASKS["sum"], 1e9), trainer_of(TASKS["ratings"], 1e9)
-    found = fisher(classes, EVERY)
+    found = information(classes)
     h, z = into_classifier(classes)
     p = softmax(z)
     np.testing.assert_allclose(found["head.classifier.bias"], (p * (1 - p)).mean(0), rtol=1e-9)
@@ -114,7 +121,7 @@ def test_fisher_by_hand() -> None:
     # The states' time means are float32, whatever the model.
     torch.testing.assert_close(found[name], by_hand, rtol=1e-4, atol=1e-5 * float(by_hand.max()))
 
-    rated = fisher(ratings, EVERY)
+    rated = information(ratings)
     h, _ = into_classifier(ratings)
     assert rated["head.classifier.bias"].tolist() == [1, 1]  # Gaussians of variance 1
     np.testing.assert_allclose(
@@ -125,7 +132,7 @@ def test_fisher_by_hand() -> None:
     _, z = into_classifier(both)
     p = softmax(z[:, :2])
     np.testing.assert_allclose(
-        fisher(both, EVERY)["head.classifier.bias"], [*0.5 * (p * (1 - p)).mean(0), 1, 1], rtol=1e-9
+        information(both)["head.classifier.bias"], [*0.5 * (p * (1 - p)).mean(0), 1, 1], rtol=1e-9
     )
 
 
@@ -163,7 +170,7 @@ def test_held_by_its_outputs(task: str) -> None:
 def test_a_task_that_says_nothing_is_refused() -> None:
     task: Task = Together()
     with pytest.raises(UserError, match="ewc needs a likelihood, and task together has none"):
-        fisher(trainer_of(task, 1e9), EVERY)
+        information(trainer_of(task, 1e9))
     trainer = trainer_of(task, 1e9)
     hold(trainer, "lwf", 1.0, trainer.plain.kept_state())
     with pytest.raises(UserError, match="lwf cannot tell"):

@@ -150,13 +150,18 @@ def test_the_same_dropout_in_both_passes() -> None:
     assert any(not torch.allclose(found[n], g, rtol=1e-3) for n, g in quiet.items())  # it dropped
 
 
+def information(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The Fisher information of all utterances."""
+    return fisher(trainer.plain, trainer.examples, range(COUNT), trainer.task, trainer.accelerator)
+
+
 def trainers(seconds: float) -> Iterator[tuple[str, Trainer]]:
     """One of each task, and one that is held to where it began, in weights and in outputs."""
     for name, task in TASKS.items():
         yield name, trainer_of(task, seconds)
     trainer = trainer_of(TASKS["both"], seconds)
     source = trainer.plain.kept_state()
-    hold(trainer, "ewc", 5.0, source, weights=fisher(trainer, list(range(COUNT))))
+    hold(trainer, "ewc", 5.0, source, weights=information(trainer))
     hold(trainer, "lwf", 0.7, source)
     with torch.no_grad():
         for parameter in trainer.parameters:
