@@ -85,7 +85,7 @@ class TrainKeys:
         "constant", "of the learning rate", ("constant", "linear", "cosine", "plateau")
     )
     warmup: float = key(0.0, "share of the steps in which the rate rises from zero", range=SHARE)
-    steps: int | None = key(None, "optimiser steps (or give epochs)", range=positive(10**8))
+    steps: int | None = key(None, "optimiser steps (or give epochs)", range=Range(0, 10**8))
     epochs: float | None = key(
         30, "passes over the training part (or give steps)", range=positive(10**6)
     )

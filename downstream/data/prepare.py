@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,8 @@ def prepare(recipe: Recipe) -> Data:
     for corpus, root in zip(corpora, roots, strict=True):
         utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
     if made is None:
-        made = make(name, corpora, utterances)
+        placed = [_placed(c, root, options[c.name]) for c, root in zip(corpora, roots, strict=True)]
+        made = make(name, placed, utterances)
         _check_tasks(made, recipe)
     protocol = made
     scales = {c.name: c.with_options(**options[c.name]).scales for c in corpora}
@@ -189,6 +191,12 @@ def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, A
             if option not in known[name].options:
                 raise unknown(f"option of corpus {name}", str(option), known[name].options)
     return {name: dict(per_corpus.get(name, {})) for name in known}
+
+
+def _placed(corpus: Corpus, root: Path, options: Mapping[str, Any]) -> Corpus:
+    """The corpus with what its options change, and its folds read where it lies."""
+    folds = corpus.folds and functools.partial(corpus.folds, root=root, **options)
+    return dataclasses.replace(corpus.with_options(**options), folds=folds)
 
 
 def _load(

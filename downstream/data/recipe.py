@@ -28,6 +28,7 @@ from emopeft.downstream.data.keys import (
     TrainKeys,
     UpstreamKeys,
 )
+from emopeft.downstream.data.transfer import TransferKeys, check_transfer
 from emopeft.downstream.data.yaml_reader import MAX_BYTES, load_yaml
 from emopeft.downstream.tasks.base import task_classes
 from emopeft.downstream.tasks.keys import LabelKeys, LossKeys
@@ -65,6 +66,7 @@ class Recipe:
     clips: ClipKeys = dataclasses.field(default_factory=ClipKeys)
     head: HeadKeys = dataclasses.field(default_factory=HeadKeys)
     train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
+    transfer: TransferKeys = dataclasses.field(default_factory=TransferKeys)
     cache: CacheKeys = dataclasses.field(default_factory=CacheKeys)
     folds: str = key("all", "all, or names such as 1,3")
     seeds: list[int] = key([0], "one run of all folds per seed", range=Range(0, LARGEST_SEED))
@@ -236,8 +238,12 @@ def parse_method(spec: str) -> list[Method]:
     return parse(spec)
 
 
-def validate(recipe: Recipe) -> Recipe:
-    """Checks over several keys. Raises UserError naming the keys."""
+def validate(recipe: Recipe, later: bool = False) -> Recipe:
+    """Checks over several keys. Raises UserError naming the keys.
+
+    Args:
+        later: whether its section ``train`` is of a stage that goes on from another.
+    """
     from emopeft.downstream.heads.base import HEADS
     from emopeft.peft_modules.base import FROZEN, kind_of
 
@@ -245,6 +251,8 @@ def validate(recipe: Recipe) -> Recipe:
     task_classes(recipe.task)
     if (train.steps is None) == (train.epochs is None):
         raise UserError("give train.steps or train.epochs, and set the other to null")
+    if train.steps == 0 and not later and recipe.transfer.init_from is None:
+        raise UserError("train.steps=0 trains nothing: it is for a stage that goes on from another")
     if train.loss_batch is not None and train.loss_batch > train.batch_size:
         raise UserError(
             f"train.loss_batch = {train.loss_batch} must be at most train.batch_size = "
@@ -267,6 +275,7 @@ def validate(recipe: Recipe) -> Recipe:
     check_choice(train)
     if recipe.head.init == "probe":
         check_probe(recipe, kind_of(methods) == FROZEN)
+    check_transfer(recipe)
     for dotted, values in (("seeds", recipe.seeds), ("train.lr_grid", train.lr_grid)):
         if not values:
             raise UserError(f"{dotted} is empty; give at least one")

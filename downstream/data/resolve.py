@@ -6,21 +6,26 @@ its numbers mean nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import (
     Recipe,
     build,
     default_recipe,
+    flatten,
     from_file,
     merge,
     parse_method,
     shipped,
     validate,
 )
+from emopeft.downstream.data.transfer import TransferKeys
 
 Keys = dict[str, Any]  # with their dots
 
@@ -61,3 +66,18 @@ def smoke_keys(keys: Keys) -> Keys:
         elif isinstance(asked, list):
             small[name] = [rating for rating in asked if rating in demo.scales]
     return small
+
+
+def stage_keys(recipe: Recipe, keys: Mapping[str, Any], where: str, later: bool) -> TrainKeys:
+    """The recipe's section ``train`` with the keys that a stage replaces.
+
+    Args:
+        where: they stand, for errors. later: whether the stage goes on from another.
+
+    Raises:
+        UserError: naming a key that is unknown, or does not fit.
+    """
+    whole = dataclasses.replace(recipe, transfer=TransferKeys())
+    changed = flatten({"train": dict(keys)}, where)
+    flat = merge([flatten(whole.to_dict(), "the recipe"), changed])
+    return validate(build(flat), later).train

@@ -26,7 +26,8 @@ from emopeft.files import Held, hold, is_held, orphans, read_json, remove_all, w
 from emopeft.locks import unused
 
 KEY = "key.json"  # what a cache is of; its time is that of the last use
-PROBE = "probe"  # where the key of a folder of probes (kept_probes.py) says they start
+# Where the keys of folders of kept states (kept_states.py) say that they start.
+PROBE, STAGE = "probe", "stage"
 ELSEWHERE = "choose another place with -o cache.dir=DIR"
 YOUNG = 3600.0  # a folder that has no key file yet may be in the making
 
@@ -175,8 +176,8 @@ def table(caches: Sequence[Folder]) -> str:
 
 
 def clips(folder: Folder) -> int:
-    """How many utterances a cache holds, or how many probes."""
-    if folder.key.get("start") == PROBE:
+    """How many utterances a cache holds, or how many kept states."""
+    if folder.key.get("start") in (PROBE, STAGE):
         return sum(1 for _ in folder.path.glob("*.json")) - 1  # the key's own
     names: set[str] = set()
     for path in folder.path.glob("*.safetensors"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from emopeft.downstream.data.fold import CLEAN
 from emopeft.downstream.data.plan import UNSCORED, Plan, PlanRow, fold_audio_hash_of, fold_hash_of
+from emopeft.downstream.data.transfer import decisions
 from emopeft.downstream.records.predictions import DEV, Prediction, table_of
 from emopeft.downstream.records.schema import FoldFacts, Utterances
 from emopeft.downstream.records.values import without_nan
@@ -25,8 +26,8 @@ TOLERANCE = 1e-9  # how far a recorded number may lie from the one counted again
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
-    """A fold as its folder holds it: facts, predictions of its tests and of dev, plan rows, and
-    predictions of its unscored tests."""
+    """A fold as its folder holds it: facts, predictions of its tests and of dev, plan rows,
+    predictions of its unscored tests, and those of its tests at other moments of a transfer."""
 
     facts: FoldFacts
     task: Task
@@ -34,6 +35,7 @@ class FoldResult:
     dev: list[Prediction]
     examples: list[PlanRow]
     unscored: list[Prediction] = dataclasses.field(default_factory=list)
+    moments: dict[str, list[Prediction]] = dataclasses.field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -49,27 +51,37 @@ def fold_problems(result: FoldResult) -> list[str]:
     if not result.finished:
         return [f"{where}: {problem}" for problem in problems]
     files = {
-        "predictions.csv": result.tests, "dev.csv": result.dev, "unscored.csv": result.unscored
+        "predictions.csv": result.tests, "dev.csv": result.dev, "unscored.csv": result.unscored,
+        **{f"{moment}.csv": rows for moment, rows in result.moments.items()},
     }  # fmt: skip
     for name, rows in files.items():
         if any((row.fold, row.seed) != (facts.fold, facts.seed) for row in rows):
             problems.append(f"its {name} holds rows of another fold or seed")
     tests, unscored = by_test(result.tests), by_test(result.unscored)
-    for found, known in ((tests, facts.plan.tests), (unscored, facts.unscored or ())):
+    moments = {moment: by_test(rows) for moment, rows in result.moments.items()}
+    planned_tests = [(of, facts.plan.tests) for of in (tests, *moments.values())]
+    for found, known in (*planned_tests, (unscored, facts.unscored or ())):
         problems += [
             f"its predictions hold the test {name[:60]!r}, which is not planned"
             for name in sorted(set(found) - set(known))
         ]
-    last = facts.stages[-1]
+    last = facts.trained[-1]
     sides = [(name, tests.get(name, []), ("test", name)) for name in facts.plan.tests]
     sides += [(name, unscored.get(name, []), (UNSCORED, name)) for name in facts.unscored or ()]
     sides.append((DEV, result.dev, ("dev", last.name)))
+    for of in moments.values():
+        sides += [(name, of.get(name, []), ("test", name)) for name in facts.plan.tests]
     for name, rows, side in sides:
         planned = [row for row in result.examples if (row.part, row.set) == side]
         problems += _rows_problems(task, name, rows, planned)
     if not problems:
         for name, rows in tests.items():
             problems += measure_problems(task, name, facts.metrics[name], rows)
+        for moment, of in moments.items():
+            assert facts.transfer is not None
+            for name, rows in of.items():
+                recorded = facts.transfer.moments[moment][name]  # type: ignore[index]
+                problems += measure_problems(task, f"{moment}, {name}", recorded, rows)
         assert last.result is not None
         problems += measure_problems(task, DEV, last.result.dev, result.dev)
     return [f"{where}: {problem}" for problem in problems]
@@ -263,12 +275,28 @@ def identity_problems(facts: FoldFacts) -> list[str]:
     starts = isinstance(head, dict) and head.get("init") == "probe"
     if facts.status == "finished" and starts != (facts.probe is not None):
         problems.append("'probe' must be there exactly where identity.head.init is probe")
+    if transfer_differs(facts):
+        problems.append("identity.transfer is not that of the facts beside it")
     clips = None if facts.clips is None else facts.clips.model_dump(exclude={"cut"})
     if identity.get("clips") != clips:
         problems.append("identity.clips is not that of the facts beside it")
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems
+
+
+def transfer_differs(facts: FoldFacts) -> bool:
+    """Whether the identity says something else of the stages than the facts do."""
+    said = facts.identity.get("transfer", {})
+    transfer = facts.transfer
+    found: dict[str, Any] = {} if transfer is None else decisions(transfer.model_dump())
+    if transfer is not None and transfer.origin is not None:
+        claimed = said.get("origin") if isinstance(said, dict) else None
+        whole = transfer.origin.model_dump()
+        if not isinstance(claimed, dict) or "id" not in claimed or not _within(claimed, whole):
+            return True
+        found["origin"] = claimed
+    return bool(said != found)
 
 
 def _within(claim: Any, identity: Any) -> bool:

@@ -7,6 +7,8 @@
     RUN/fold1_seed0/dev.csv              the same on dev, at the step that was kept
     RUN/fold1_seed0/unscored.csv         the same of its unscored tests, without truths; where it
                                          has any
+    RUN/fold1_seed0/before.csv           the tests of a transfer plan at its start, and
+    RUN/fold1_seed0/between.csv          between its stages, where there are two
     RUN/fold1_seed0/fold.json            `FoldFacts`; written last: when it is there, all is there
 
 A failed fold has examples.csv and fold.json with the reason. Imports no torch.
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.plan import PlanRow, read_rows, write_rows
+from emopeft.downstream.data.transfer import BEFORE, BETWEEN
 from emopeft.downstream.records.checks import FoldResult, by_test, fold_problems
 from emopeft.downstream.records.predictions import (
     Prediction,
@@ -43,6 +46,7 @@ __all__ = [
 
 FACTS, TESTED, DEVELOPED, EXAMPLES = "fold.json", "predictions.csv", "dev.csv", "examples.csv"
 BLIND = "unscored.csv"
+MOMENTS = (BEFORE, BETWEEN)
 
 
 def fold_folder(run: Path, fold: str, seed: int) -> Path:
@@ -70,6 +74,7 @@ def write_fold(
     tests: Sequence[Prediction] = (),
     dev: Sequence[Prediction] = (),
     unscored: Sequence[Prediction] = (),
+    moments: Mapping[str, Sequence[Prediction]] | None = None,
 ) -> FoldFacts:
     """Write a fold that ended to ``fold_folder(run, fold, seed)``, fold.json last.
 
@@ -78,6 +83,7 @@ def write_fold(
         examples: the plan's rows of the fold.
         tests: the predictions of all its tests, in the plan's order.
         dev: those of the last stage's dev. unscored: of its unscored tests.
+        moments: of the tests before a transfer and between its stages.
 
     Returns:
         what was written. Outputs that are not finite make it a failed fold, with that reason.
@@ -88,15 +94,20 @@ def write_fold(
     path = folder / FACTS
     data = facts.to_json() if isinstance(facts, FoldFacts) else without_nan(dict(facts))
     task = task_of(data.get("task"))
+    moments = dict(moments or {})
     if data.get("status") == "finished":
-        diverged = not_finite([*tests, *dev, *unscored], task)
+        other = [row for rows in moments.values() for row in rows]
+        diverged = not_finite([*tests, *dev, *unscored, *other], task)
         if diverged:
             data = data | {"status": "failed", "reason": diverged, "metrics": {}}
+            if data.get("transfer"):
+                data["transfer"] = data["transfer"] | {"moments": {}}
     fold = validated(str(path), FoldFacts, data)
     if fold.status == "failed":
-        tests, dev, unscored = (), (), ()
+        tests, dev, unscored, moments = (), (), (), {}
+    lists = {moment: list(rows) for moment, rows in moments.items()}
     problems = fold_problems(
-        FoldResult(fold, task, list(tests), list(dev), list(examples), list(unscored))
+        FoldResult(fold, task, list(tests), list(dev), list(examples), list(unscored), lists)
     )
     if problems:
         raise UserError(f"{path} is not written: {problems[0]}")
@@ -105,8 +116,9 @@ def write_fold(
         temporary.write_text(text + "\n", encoding="utf-8")
         path.unlink(missing_ok=True)  # no moment shows it beside predictions not its own
         write_rows(folder / EXAMPLES, examples, task.target_names)
-        for name, rows in ((TESTED, tests), (DEVELOPED, dev), (BLIND, unscored)):
-            if fold.status == "finished" and (name != BLIND or fold.unscored):
+        more = [(f"{moment}.csv", moments.get(moment, ())) for moment in MOMENTS]
+        for name, rows in ((TESTED, tests), (DEVELOPED, dev), (BLIND, unscored), *more):
+            if fold.status == "finished" and (rows or name in (TESTED, DEVELOPED)):
                 write_text(folder / name, predictions_text(rows, task, truths=name != BLIND))
             else:
                 (folder / name).unlink(missing_ok=True)
@@ -141,7 +153,11 @@ def read_fold(folder: Path) -> FoldResult | None:
     unscored = []
     if facts.status == "finished" and facts.unscored:
         unscored = read_predictions(folder / BLIND, task, truths=False)
-    result = FoldResult(facts, task, tests, dev, examples, unscored)
+    moments = {
+        moment: read_predictions(folder / f"{moment}.csv", task)
+        for moment in (facts.transfer.moments if facts.transfer else ())
+    }
+    result = FoldResult(facts, task, tests, dev, examples, unscored, dict(moments))
     problems = fold_problems(result)
     if problems:
         raise UserError(f"{folder / FACTS}: {problems[0]}; delete {folder} and run the fold again")

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.plan import audit_rows
-from emopeft.downstream.measures.classes import mean_std
 from emopeft.downstream.protocols.fields import declared
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
 from emopeft.downstream.records.schema import OPTIONAL
-from emopeft.downstream.records.together import by_speaker, pooled
+from emopeft.downstream.records.together import by_speaker, pooled, summarise
+from emopeft.downstream.records.transfer import differences_of, transfer_summary
 from emopeft.downstream.records.values import parse_moment, without_nan
-from emopeft.downstream.tasks.base import Task
+from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.files import digest
 from emopeft.validation import validated
@@ -115,6 +115,7 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         if (name, seed) not in pairs
     ]
     tests = first.plan.tests if finished else []
+    entries = [_entry(entry) for entry in data]
     return {
         "schema": 2,
         "status": "incomplete" if lacking else "finished",
@@ -133,12 +134,13 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         "packages": distinct(entry["packages"] for entry in data),
         "code": distinct(entry["code"] for entry in data),
         "differs": [name for name in FIRST if len(distinct(entry[name] for entry in data)) > 1],
-        "folds": [_entry(entry) for entry in data],
+        "folds": entries,
         "missing": lacking,
         "summary": summarise(finished, folds[0].task, first.plan.tests),
         "pooled": {test: pooled(folds, folds[0].task, test) for test in tests},
         "speakers": {test: by_speaker(folds, folds[0].task, test) for test in tests},
         "cost": _cost(data),
+        "transfer": transfer_summary(entries, folds[0].task) if first.domains else None,
     }
 
 
@@ -148,7 +150,10 @@ def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:
         *("frozen_seconds", "peak_memory_bytes", "hours", "utterances"),
     )
     some = (name for name in OPTIONAL if name in facts)
-    return {name: facts[name] for name in (*names, *some)}
+    entry = {name: facts[name] for name in (*names, *some)}
+    if "transfer" in facts:
+        entry["transfer"] = facts["transfer"] | differences_of(facts, task_of(facts["task"]))
+    return entry
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
@@ -174,47 +179,12 @@ def audit_of(folds: Sequence[FoldResult]) -> dict[str, Any]:
     )
 
 
-def summarise(
-    folds: Sequence[Mapping[str, Any]], task: Task, tests: Sequence[str]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Mean and standard deviation of each metric over folds, per test; empty without a fold.
-
-    Args:
-        folds: with "fold", "seed" and "metrics" (per test), null or NaN where a metric is none.
-
-    Returns:
-        per test and metric ``{"mean", "std", "n", "seed_std"}``. The seeds of one fold are
-        averaged first; std is the sample one over those fold means, None for a single fold; n is
-        the number of folds. Where every one of several seeds has the same folds, ``seed_std`` is
-        the sample standard deviation of the per-seed means, else None.
-    """
-    if not folds:
-        return {}
-    names = [metric.name for metric in task.metrics]
-    return {test: {name: _statistic(folds, test, name) for name in names} for test in tests}
-
-
-def _statistic(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict[str, Any]:
-    by_fold: dict[str, list[float]] = {}
-    by_seed: dict[int, dict[str, float]] = {}
-    for entry in folds:
-        value = entry["metrics"][test][name]
-        value = math.nan if value is None else float(value)
-        by_fold.setdefault(entry["fold"], []).append(value)
-        by_seed.setdefault(entry["seed"], {})[entry["fold"]] = value
-    statistic = mean_std([mean_std(values)["mean"] for values in by_fold.values()])
-    statistic["seed_std"] = None
-    if len(by_seed) > 1 and all(set(of) == set(by_fold) for of in by_seed.values()):
-        means = [mean_std(list(of.values()))["mean"] for of in by_seed.values()]
-        statistic["seed_std"] = mean_std(means)["std"]
-    return statistic
-
-
 def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     results = [stage["result"] for entry in data for stage in entry["stages"] if stage["result"]]
     trained = math.fsum(result["seconds"] for result in results)
     hours = math.fsum(result["audio_hours"] for result in results)
     probes = [entry["probe"]["seconds"] for entry in data if "probe" in entry]
+    read = _read_stages(data)
     return {
         "seconds": {
             name: math.fsum(entry["seconds"][name] for entry in data)
@@ -228,7 +198,19 @@ def _cost(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "cache": data[0]["cache"],
         "probe_seconds": math.fsum(probes) if probes else None,
+        "source_seconds": math.fsum(r["seconds"] for r in read) if read else None,
     }
+
+
+def _read_stages(data: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The results of source's stages that none of these folds trained itself, each once."""
+    sides: dict[bool, list[Any]] = {True: [], False: []}
+    for entry in data:
+        result = entry["stages"][0]["result"]
+        if "transfer" in entry and result is not None:
+            sides[entry["transfer"]["shared"]].append(result)
+    trained = {digest(result) for result in sides[False]}
+    return [result for result in distinct(sides[True]) if digest(result) not in trained]
 
 
 def _most(values: Iterable[Any]) -> Any:

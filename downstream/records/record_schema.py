@@ -22,6 +22,7 @@ from emopeft.downstream.records.schema import (
     UpstreamFacts,
     Utterances,
 )
+from emopeft.downstream.records.transfer_schema import TransferEntry
 from emopeft.downstream.records.values import (
     LARGEST,
     Hash,
@@ -59,6 +60,7 @@ class FoldEntry(Strict):
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
     unscored: Unscored | None = None
+    transfer: TransferEntry | None = None
 
 
 class Missing(Strict):
@@ -82,6 +84,24 @@ class Mean(Strict):
     seed_std: Statistic | None
 
 
+Means = Annotated[dict[Name, Mean], Field(max_length=100)]  # per metric
+
+
+class TransferSummary(Strict):
+    """A transfer over the folds.
+
+    Attributes:
+        moments: moment ("before", "between", "after") to test to metric to `Mean`.
+        gain, forgetting: metric to `Mean`; empty where nothing was measured between the stages.
+    """
+
+    moments: Annotated[
+        dict[Literal["before", "between", "after"], dict[Name, Means]], Field(max_length=3)
+    ]
+    gain: Means
+    forgetting: Means
+
+
 class SpeakerFacts(Strict):
     """One speaker: how many utterances were tested, and the main metric on them (null: none)."""
 
@@ -96,6 +116,8 @@ class CostFacts(Strict):
         seconds: summed over the folds. frozen_seconds: what the frozen part took once.
         probe_seconds: what training the probes took that the folds started from, summed; not there
             where all started at random.
+        source_seconds: what training the source's stages took that were read as an earlier run had
+            trained them, summed; not there where none was.
         audio_hours_per_second: of training, without the search; null where none was measured.
         peak_memory_bytes: of the fold that needed the most. cache: how the frozen part was kept.
     """
@@ -106,6 +128,7 @@ class CostFacts(Strict):
     peak_memory_bytes: Peak
     cache: Object
     probe_seconds: Seconds | None = None
+    source_seconds: Seconds | None = None
 
 
 class RecordFacts(Strict):
@@ -121,6 +144,7 @@ class RecordFacts(Strict):
         summary: test name to metric to `Mean`.
         pooled: test name to metric, on the utterances of all folds at once; the mean over seeds.
         speakers: test name to speaker to the main metric on that speaker's utterances.
+        transfer: of a plan with the stages source and target; not there without.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -150,6 +174,7 @@ class RecordFacts(Strict):
     summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
     pooled: Annotated[dict[Name, dict[Name, Statistic | None]], Field(max_length=100)] = {}
     speakers: Annotated[dict[Name, dict[Name, SpeakerFacts]], Field(max_length=100)] = {}
+    transfer: TransferSummary | None = None
     cost: CostFacts
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +183,7 @@ class RecordFacts(Strict):
         data["folds"] = [
             without(e, *(name for name in OPTIONAL if e[name] is None)) for e in data["folds"]
         ]
-        if self.cost.probe_seconds is None:
-            data["cost"] = without(data["cost"], "probe_seconds")
-        return data
+        cost = data["cost"]
+        some = [n for n in ("probe_seconds", "source_seconds") if cost[n] is None]
+        data["cost"] = without(cost, *some)
+        return data if self.transfer is not None else without(data, "transfer")

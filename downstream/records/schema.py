@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from emopeft.downstream.data.transfer import is_transfer
 from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
+from emopeft.downstream.records.transfer_schema import TransferFacts
 from emopeft.downstream.records.values import (
     LARGEST,
     Count,
@@ -155,7 +157,7 @@ class ClipFacts(Strict):
 
 
 Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
-OPTIONAL = ("probe", "clips", "unscored")  # not there in a fold that has no such thing
+OPTIONAL = ("probe", "clips", "unscored", "transfer")  # not there in a fold that has no such thing
 
 
 class FoldFacts(Strict):
@@ -176,6 +178,8 @@ class FoldFacts(Strict):
         clips: how longer clips were taken; not there where they were taken whole.
         unscored: how many examples each test holds that is predicted and not measured; not there
             where the fold has none.
+        transfer: how the stages source and target were used, or what the run went on from; not
+            there where the plan has no such stages and nothing was gone on from.
     """
 
     schema_version: Annotated[Literal[2], BeforeValidator(no_truth_value)] = Field(alias="schema")
@@ -213,6 +217,19 @@ class FoldFacts(Strict):
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
     unscored: Unscored | None = None
+    transfer: TransferFacts | None = None
+
+    @property
+    def domains(self) -> bool:
+        """Whether the plan has the stages and tests source and target."""
+        return is_transfer([stage.name for stage in self.stages], self.plan.tests)
+
+    @property
+    def trained(self) -> list[StageFacts]:
+        """The stages that a finished fold was trained in."""
+        if not self.domains or self.transfer is None:
+            return self.stages
+        return [stage for stage in self.stages if stage.name in self.transfer.trained]
 
     @model_validator(mode="after")
     def _fits(self) -> FoldFacts:
@@ -234,9 +251,24 @@ class FoldFacts(Strict):
             raise ValueError("a finished fold has no 'reason'")
         elif set(self.metrics) != set(self.plan.tests):
             raise ValueError("'metrics' must hold each of 'plan.tests'")
-        elif any(stage.result is None for stage in self.stages):
+        elif [s.name for s in self.stages if s.result] != [s.name for s in self.trained]:
             raise ValueError("a finished fold must have the 'result' of every one of its 'stages'")
+        self._check_transfer()
         return self
+
+    def _check_transfer(self) -> None:
+        transfer = self.transfer
+        if transfer is None:
+            if self.domains:
+                raise ValueError("'transfer' must be there: the plan has the stages of one")
+            return
+        if not self.domains and transfer.origin is None:
+            raise ValueError("'transfer' belongs to a plan with the stages source and target")
+        moments = transfer.measured if self.domains and self.status == "finished" else ()
+        if set(transfer.moments) != set(moments):
+            raise ValueError(f"'transfer.moments' must hold {' and '.join(moments) or 'nothing'}")
+        if any(set(of) != set(self.plan.tests) for of in transfer.moments.values()):
+            raise ValueError("'transfer.moments' must hold each of 'plan.tests'")
 
     def to_json(self) -> dict[str, Any]:
         """As fold.json holds it."""

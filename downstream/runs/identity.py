@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
+from emopeft.downstream.data.fold import Stage
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
+from emopeft.downstream.data.resolve import stage_keys
+from emopeft.downstream.data.transfer import SOURCE, TARGET, decisions
 from emopeft.downstream.models.build import Blueprint
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
@@ -89,12 +93,45 @@ def identity_of(
         "numerics": numerics.describe(accelerator.device),
         "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
         **clips_identity(recipe),
+        **transfer_identity(recipe, plan.task),
     }
+
+
+def transfer_identity(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """What is done with the stages of a plan, as key "transfer"; nothing where it is the usual."""
+    said = decisions(transfer_facts(recipe, task))
+    return {"transfer": said} if said else {}
+
+
+def transfer_facts(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """The recipe's section ``transfer`` as records have it; of the keys of a stage those that
+    decide a result, and are not those of the run."""
+    facts = dataclasses.asdict(recipe.transfer)
+    usual = deciding(recipe.train, task)
+    for stage in (SOURCE, TARGET):
+        if facts[stage]:
+            keys = stage_keys(recipe, facts[stage], f"transfer.{stage}", stage == TARGET)
+            found = deciding(keys, task)
+            facts[stage] = {name: found[name] for name in found if found[name] != usual[name]}
+    facts["freeze"].sort()
+    del facts["init_from"]
+    return facts
 
 
 def clips_identity(recipe: Recipe) -> dict[str, Any]:
     """How longer clips are taken, as key "clips"; nothing where they are taken whole."""
     return {} if recipe.clips.mode == "whole" else {"clips": dataclasses.asdict(recipe.clips)}
+
+
+def own_key(plan: Plan, stage: Stage, seed: int) -> str:
+    """Digest of the utterances that a stage is trained and chosen on, in order, and of the seed."""
+    rows = [
+        [part, e.view, e.weight, plan.audio[e.uid], [None if math.isnan(x) else x for x in target]]
+        for part, examples in (("train", stage.train), ("dev", stage.dev))
+        for e in examples
+        for target in [plan.target(e)]
+    ]
+    return digest({"rows": rows, "seed": seed})
 
 
 def folder_of(recipe: Recipe, plan: Plan, spec: str, identity: Mapping[str, Any]) -> Path:

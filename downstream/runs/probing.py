@@ -88,8 +88,11 @@ def train_folds(
             draw(work.place / "curves", fit.history)
         state = models[number].kept_state()
         stage_outcome = StageOutcome(fit, probe.trials[chosen].rate, tried, tuning, state)
-        on_dev = probe.outputs(session.indices(work.fold.stages[0].dev))
+        (stage,) = work.fold.stages
+        on_dev = probe.outputs(session.indices(stage.dev))
         yield (
             work,
-            Outcome([stage_outcome], tests, on_dev, tested, peak_memory(), unscored=unscored),
+            Outcome(
+                {stage.name: stage_outcome}, tests, on_dev, tested, peak_memory(), unscored=unscored
+            ),
         )

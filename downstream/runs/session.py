@@ -15,10 +15,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from emopeft.downstream.data.fold import Example
-from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe, parse_method
+from emopeft.downstream.data.transfer import check_folds
 from emopeft.downstream.feature_cache.examples import Examples
 from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.models.build import Blueprint, upstream_of
@@ -111,6 +111,7 @@ def open_session(recipe: Recipe, command: str, recipe_file: Path | None = None) 
     for warning in plan.warnings:
         logger.warning("%s", warning)
     _check_start(recipe, plan)
+    check_folds(recipe.transfer, plan.folds, plan.protocol.name)
     files_of(plan.protocol.submission, plan.task)
     if recipe.train.select is not None:
         plan.task.metric(recipe.train.select)
@@ -217,15 +218,6 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[parallel]
     )
-
-
-def stage_keys(recipe: Recipe, keys: Any) -> TrainKeys:
-    """The recipe's section ``train`` with the keys that a stage replaces."""
-    from emopeft.downstream.data.recipe import build, flatten, validate
-
-    changed = flatten({"train": dict(keys)}, "the protocol's stage")
-    flat = flatten(recipe.to_dict(), "the recipe") | changed
-    return validate(build(flat)).train
 
 
 def _methods(recipe: Recipe, plan: Plan) -> list[str]:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emopeft.downstream.data.fold import Fold, Stage
+from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.keys import TrainKeys
+from emopeft.downstream.data.resolve import stage_keys
+from emopeft.downstream.data.transfer import BEFORE, BETWEEN, SOURCE, TARGET, has_domains
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.runs.session import Session, stage_keys
-from emopeft.downstream.runs.work import Outcome, StageOutcome, Start, Work
+from emopeft.downstream.runs.session import Session
+from emopeft.downstream.runs.shared_stage import shared_stage
+from emopeft.downstream.runs.strategies import (
+    Ends,
+    hold_near,
+    is_shared,
+    stages_of,
+    strategy_of,
+)
+from emopeft.downstream.runs.work import Outcome, StageOutcome, Start, Transferred, Work
 from emopeft.downstream.training.selection import (
     Diverged,
     Fit,
@@ -35,28 +46,49 @@ logger = logging.getLogger(__name__)
 
 # What a stage goes on from: the state that the one before it kept, a probe, or nothing.
 Before = dict[str, Tensor] | Start | None
+START = "start"
 
 
 def train_fold(session: Session, work: Work, start: Start | None = None) -> Outcome:
     """Train a fold, its first stage's head from ``start`` where given; raises Diverged."""
     peak_memory(reset=True)
-    done: list[StageOutcome] = []
-    trainer: Trainer | None = None
-    for stage in work.fold.stages:
-        before = done[-1].state if done else start
-        last = stage is work.fold.stages[-1]
+    recipe, fold = session.recipe, work.fold
+    strategy = strategy_of(recipe.transfer, fold)
+    todo = stages_of(recipe.transfer, fold, session.task, work.seed)
+    domains, moments = has_domains([fold]), {}
+    ends: dict[str, dict[str, Tensor]] = {}
+    if domains:
+        new = _beginning(session, work, todo[0], start)
+        moments[BEFORE] = _outputs(session, new, fold.tests)
+        ends[START] = new.plain.kept_state()
+    done: dict[str, StageOutcome] = {}
+    before: Before = start
+    for stage in todo:
+        last = stage is todo[-1]
         outcome, trainer = _train_stage(session, work, stage, before, last)
-        done.append(outcome)
-    assert trainer is not None
+        done[stage.name] = outcome
+        ends[stage.name] = outcome.state
+        if domains and not last:
+            moments[BETWEEN] = _outputs(session, trainer, fold.tests)
+        before = outcome.state if strategy.follows else start
+    if strategy.end is not None:
+        state = strategy.end(recipe.transfer, Ends(ends[START], ends[SOURCE], ends[TARGET]))
+        trainer.plain.load_kept_state(state, later_stage=True)
+        done[TARGET] = dataclasses.replace(done[TARGET], state=state)
     started = time.monotonic()
-    tests, unscored = (
-        {name: trainer.outputs(session.indices(examples)) for name, examples in of.items()}
-        for of in (work.fold.tests, work.fold.unscored)
-    )
+    tests, unscored = (_outputs(session, trainer, of) for of in (fold.tests, fold.unscored))
     tested = time.monotonic() - started
-    dev = trainer.outputs(session.indices(work.fold.stages[-1].dev))
+    dev = trainer.outputs(session.indices(todo[-1].dev))
     probe = None if start is None else start.result
-    return Outcome(done, tests, dev, tested, peak_memory(), probe, unscored)
+    transferred = Transferred(moments) if domains else None
+    return Outcome(done, tests, dev, tested, peak_memory(), probe, unscored, transferred)
+
+
+def _beginning(session: Session, work: Work, stage: Stage, before: Before) -> Trainer:
+    """A trainer that stands where a stage begins."""
+    keys = keys_of(session, work.fold, stage)
+    whole = dataclasses.replace(stage, freeze=())
+    return _trainer(session, work, whole, before, keys, keys.lr, None)
 
 
 def check_stages(session: Session, folds: Sequence[Fold]) -> None:
@@ -64,37 +96,78 @@ def check_stages(session: Session, folds: Sequence[Fold]) -> None:
 
     Raises UserError for a key, a part to freeze or a method that does not fit.
     """
+    recipe = session.recipe
     for fold in {digest(fold.heads()): fold for fold in folds}.values():
         before: dict[str, Tensor] | None = None
-        for stage in fold.stages:
-            if stage.keys:
-                stage_keys(session.recipe, stage.keys)
-            if len(fold.stages) == 1 and not stage.freeze:
+        stages = stages_of(recipe.transfer, fold, session.task, recipe.seeds[0])
+        for stage in stages:
+            keys_of(session, fold, stage)
+            if len(stages) == 1 and not stage.freeze:
                 break
-            setup = session.setups[stage.method or session.recipe.method]
-            model = setup.model(session.recipe.seeds[0])
+            setup = session.setups[stage.method or recipe.method]
+            model = setup.model(recipe.seeds[0])
             if before is not None:
                 _carry(model, before, stage)
             _freeze(model, stage)
-            before = model.kept_state()
+            before = _as_trained(model)
+
+
+def _as_trained(model: AdaptedModel) -> dict[str, Tensor]:
+    """A kept state as training would leave it: nothing that trains is zero throughout."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and not bool(parameter.any()):
+            parameter.data = torch.full_like(parameter, 1e-3)
+    return model.kept_state()
+
+
+def _outputs(
+    session: Session, trainer: Trainer, tests: Mapping[str, tuple[Example, ...]]
+) -> dict[str, Tensor]:
+    """Per test the head's outputs (utterances, outputs)."""
+    return {name: trainer.outputs(session.indices(examples)) for name, examples in tests.items()}
+
+
+def keys_of(session: Session, fold: Fold, stage: Stage) -> TrainKeys:
+    """How a stage is trained; raises UserError for keys that do not fit."""
+    if not stage.keys:
+        return session.recipe.train
+    later = stage.name != fold.stages[0].name
+    return stage_keys(session.recipe, stage.keys, f"stage {stage.name}", later)
 
 
 def _train_stage(
     session: Session, work: Work, stage: Stage, before: Before, last: bool
 ) -> tuple[StageOutcome, Trainer]:
     """A stage, from where the one before it ended; its trainer holds the state that is kept."""
-    keys = stage_keys(session.recipe, stage.keys) if stage.keys else session.recipe.train
+    keys = keys_of(session, work.fold, stage)
     place = work.progress(stage)
+    shared = is_shared(work.fold, stage)
+    ready: list[Trainer] = []
 
-    def trainer(rate: float, path: Any) -> Trainer:
+    def trainer(rate: float, path: Path | None) -> Trainer:
         return _trainer(session, work, stage, before, keys, rate, path)
 
-    if not last and (earlier := _kept(place)) is not None:  # a later stage was interrupted
-        return earlier, trainer(earlier.lr, None)
-    outcome, ready = _search(session, work, stage, keys, trainer)
-    if not last:
-        _keep(session, place, outcome)
-    return outcome, ready
+    def train() -> StageOutcome:
+        outcome, one = _search(session, work, stage, keys, trainer)
+        ready.append(one)
+        return outcome
+
+    if shared or not last:
+        outcome = _kept(place)  # a later stage was interrupted
+        if outcome is None and shared:
+            assert before is None or isinstance(before, Start)
+            outcome = shared_stage(session, work, stage, before, keys, train)
+            _keep(session, place, outcome)
+        elif outcome is None:
+            outcome = train()
+            _keep(session, place, outcome)
+    else:
+        outcome = train()
+    if ready:
+        return outcome, ready[0]
+    one = trainer(outcome.lr, None)
+    one.plain.load_kept_state(outcome.state)
+    return outcome, one
 
 
 def _search(
@@ -166,12 +239,15 @@ def _trainer(
         label, curves = f"{label} {stage.name}", curves / stage.name
     if keys.tune == "lr":
         label, curves = f"{label} lr {rate:g}", curves / f"lr{rate:g}"
-    return Trainer(
+    trainer = Trainer(
         model, setup.examples, session.task, train, session.indices(stage.dev), weights, keys,
         rate, work.seed, session.accelerator, checkpoint=path, label=label,
         curves=None if path is None else curves, starts_trained=probe is not None,
         chances=sampling_chances(session.task, keys, setup.examples.targets[train]),
     )  # fmt: skip
+    if isinstance(before, dict) and stage.name == work.fold.stages[-1].name:
+        hold_near(session, work, trainer, before)
+    return trainer
 
 
 def _carry(model: AdaptedModel, before: dict[str, Tensor], stage: Stage) -> None:

@@ -2,33 +2,34 @@
 
 Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): under a random head the
 first steps distort what the encoder knows. A probe is trained once per fold and seed, as
-``-p none`` would train it, and kept for all methods (feature_cache/kept_probes.py).
+``-p none`` would train it, and kept for all methods (feature_cache/kept_states.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
 from emopeft.downstream.data.fold import Fold, Stage
-from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import probe_keys
-from emopeft.downstream.feature_cache.kept_probes import KeptProbes, ProbeResult
+from emopeft.downstream.data.resolve import stage_keys
+from emopeft.downstream.data.transfer import TransferKeys
+from emopeft.downstream.feature_cache.kept_states import PROBES, KeptStates, ProbeResult
 from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import IN_HEAD
-from emopeft.downstream.runs.identity import clips_identity, deciding
+from emopeft.downstream.runs.identity import clips_identity, deciding, own_key
 from emopeft.downstream.runs.probing import train_folds
-from emopeft.downstream.runs.session import Session, stage_keys
+from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.stages import train_fold
+from emopeft.downstream.runs.strategies import stages_of
 from emopeft.downstream.runs.work import PROBE, Outcome, Start, Work
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.downstream.training.selection import Diverged
-from emopeft.files import cache_root, digest
+from emopeft.files import cache_root
 
 
 def start_of(session: Session, work: Work) -> Start | None:
@@ -40,8 +41,8 @@ def start_of(session: Session, work: Work) -> Start | None:
         return None
     frozen_session, frozen_work = _frozen_run(session, work)
     cache, limit = session.recipe.cache, session.recipe.cache.limit
-    kept = KeptProbes(
-        cache_root(cache.dir), shared_key(frozen_session), session.upstream.name,
+    kept = KeptStates(
+        cache_root(cache.dir), PROBES, shared_key(frozen_session), session.upstream.name,
         None if limit is None else limit * 1e9,
     )  # fmt: skip
     which = own_key(session.plan, frozen_work.fold.stages[0], work.seed)
@@ -65,11 +66,17 @@ def start_of(session: Session, work: Work) -> Start | None:
 def _frozen_run(session: Session, work: Work) -> tuple[Session, Work]:
     """The fold's first stage as a run of its own that trains the head alone, without tests."""
     assert session.frozen is not None
-    recipe, first = session.recipe, work.fold.stages[0]
-    keys = stage_keys(recipe, first.keys) if first.keys else recipe.train
-    recipe = dataclasses.replace(
-        recipe, method="none", train=probe_keys(protocol_name(recipe), keys)
+    recipe, first = (
+        session.recipe,
+        stages_of(session.recipe.transfer, work.fold, session.task, work.seed)[0],
     )
+    keys = recipe.train
+    if first.keys:
+        keys = stage_keys(recipe, first.keys, f"stage {first.name}", False)
+    recipe = dataclasses.replace(
+        recipe, method="none", train=probe_keys(protocol_name(recipe), keys),
+        transfer=TransferKeys(),
+    )  # fmt: skip
     # A method may say which states its head sees (ws).
     head = session.setups[first.method or session.recipe.method].blueprint.head
     blueprint = dataclasses.replace(session.frozen.blueprint, head=head)
@@ -100,7 +107,7 @@ def _made(session: Session, work: Work) -> Start:
 
 
 def _kept_of(outcome: Outcome) -> tuple[dict[str, Any], ProbeResult]:
-    (stage,) = outcome.stages
+    stage = outcome.last
     begin = f"{IN_HEAD}."
     state = {n.removeprefix(begin): t.cpu() for n, t in stage.state.items() if n.startswith(begin)}
     return state, ProbeResult(
@@ -137,14 +144,3 @@ def shared_key(session: Session) -> dict[str, Any]:
         "numerics": numerics,
         **clips_identity(session.recipe),
     }
-
-
-def own_key(plan: Plan, stage: Stage, seed: int) -> str:
-    """Digest of a probe's utterances, in order, and of its seed."""
-    rows = [
-        [part, e.view, e.weight, plan.audio[e.uid], [None if math.isnan(x) else x for x in target]]
-        for part, examples in (("train", stage.train), ("dev", stage.dev))
-        for e in examples
-        for target in [plan.target(e)]
-    ]
-    return digest({"rows": rows, "seed": seed})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from emopeft.downstream.data.fold import Fold, Stage
-from emopeft.downstream.feature_cache.kept_probes import ProbeResult
+from emopeft.downstream.feature_cache.kept_states import ProbeResult
 from emopeft.downstream.training.selection import Fit
 
 PROBE = "probe"  # where a fold keeps the progress of the probe that it starts from
@@ -29,7 +30,7 @@ class Work:
 
     def progress(self, stage: Stage, rate: float | None = None) -> Path:
         """Where the progress of a stage, or of one rate of its search, is kept."""
-        number = self.fold.stages.index(stage) + 1
+        number = [s.name for s in self.fold.stages].index(stage.name) + 1
         return self.place / (
             f"stage{number}.pt" if rate is None else f"stage{number}_lr{rate:g}.pt"
         )
@@ -58,6 +59,7 @@ class StageOutcome:
         lr: the rate; tried: rate to the dev metric that it reached (a diverged one: the worst).
         tuning: seconds of the search, the winner's own not counted.
         state: all that the stage's model keeps, for the checkpoint or the next stage.
+        shared: whether it was trained before, by another fold or run, and read.
     """
 
     fit: Fit
@@ -65,6 +67,7 @@ class StageOutcome:
     tried: dict[str, float]
     tuning: float
     state: dict[str, Tensor]
+    shared: bool = False
 
 
 @dataclasses.dataclass
@@ -72,16 +75,37 @@ class Outcome:
     """What training a fold gave.
 
     Attributes:
+        stages: by name, those that were trained, in order. last: the last of them.
         tests: per named test the head's outputs (utterances, outputs); dev: of the last stage's.
         tested: seconds of the tests. peak: bytes of host and device.
         probe: that the first stage started from, None where it started at random.
         unscored: as tests, of the unscored ones.
+        transfer: of a transfer plan, or a run that goes on from another.
     """
 
-    stages: list[StageOutcome]
+    stages: dict[str, StageOutcome]
     tests: dict[str, Tensor]
     dev: Tensor
     tested: float
     peak: dict[str, int | None]
     probe: ProbeResult | None = None
     unscored: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    transfer: Transferred | None = None
+
+    @property
+    def last(self) -> StageOutcome:
+        return list(self.stages.values())[-1]
+
+
+@dataclasses.dataclass
+class Transferred:
+    """What is known of a fold that was trained in two domains.
+
+    Attributes:
+        moments: "before" (the start) and, where the target's stage went on from the source's end,
+            "between": per named test the head's outputs (utterances, outputs).
+        origin: the checkpoint that took the place of the source's stage, as the record has it.
+    """
+
+    moments: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
+    origin: dict[str, Any] | None = None

@@ -14,15 +14,18 @@ from torch import Tensor
 from emopeft import __version__
 from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.recipe import shipped
+from emopeft.downstream.data.transfer import has_domains
 from emopeft.downstream.feature_cache.excerpts import spans
-from emopeft.downstream.feature_cache.kept_probes import ProbeResult
+from emopeft.downstream.feature_cache.kept_states import ProbeResult
 from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
-from emopeft.downstream.runs.identity import clips_identity
+from emopeft.downstream.runs.identity import clips_identity, transfer_facts
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
+from emopeft.downstream.runs.stages import keys_of
+from emopeft.downstream.runs.strategies import stages_of
 from emopeft.downstream.runs.unscored import unscored_rows, write_submissions
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
 from emopeft.downstream.tasks.base import rows_of
@@ -39,18 +42,20 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         name: _table(session, examples, outcome.tests[name])
         for name, examples in work.fold.tests.items()
     }
-    last = work.fold.stages[-1]
+    last = _last_stage(work, outcome)
     dev = _table(session, last.dev, outcome.dev)
     tested = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
     developed = _rows(work, DEV, last.dev, dev)
     unscored = unscored_rows(session, work, outcome)
-    diverged = not_finite([*tested, *developed, *unscored], session.task)
+    moments = _moments(session, work, outcome)
+    other = [row for rows, _ in moments.values() for row in rows]
+    diverged = not_finite([*tested, *developed, *unscored, *other], session.task)
     if diverged:
         write_failed(session, work, diverged, share)
         return
     # What is written is counted from what is written.
-    outcome.stages[-1].fit.best = session.task.measure(dev)
-    facts = _facts(session, work, outcome.stages, share) | {
+    outcome.last.fit.best = session.task.measure(dev)
+    facts = _facts(session, work, outcome, share) | {
         "status": "finished",
         "reason": None,
         "peak_memory_bytes": outcome.peak,
@@ -59,15 +64,37 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     facts["seconds"] |= {"test": outcome.tested}
     if outcome.probe is not None:
         facts["probe"] = _probe(session, outcome.probe)
-    write_adapter(work.place, outcome.stages[-1].state, adapter_config(session, work))
+    if "transfer" in facts:
+        facts["transfer"] |= {"moments": {moment: of for moment, (_, of) in moments.items()}}
+    write_adapter(work.place, outcome.last.state, adapter_config(session, work, last))
     write_submissions(session, work, unscored)
-    write_fold(work.place, facts, session.plan.rows(work.fold), tested, developed, unscored)
+    write_fold(
+        work.place, facts, session.plan.rows(work.fold), tested, developed, unscored,
+        {moment: rows for moment, (rows, _) in moments.items()},
+    )  # fmt: skip
     work.clear()
+
+
+def _last_stage(work: Work, outcome: Outcome) -> Stage:
+    """The plan's stage that was trained last."""
+    return {stage.name: stage for stage in work.fold.stages}[list(outcome.stages)[-1]]
+
+
+def _moments(
+    session: Session, work: Work, outcome: Outcome
+) -> dict[str, tuple[list[Prediction], dict[str, Any]]]:
+    """Rows and measures of the tests at each moment of a transfer, beside its end."""
+    found = {}
+    for moment, outputs in (outcome.transfer.moments if outcome.transfer else {}).items():
+        tables = {n: _table(session, e, outputs[n]) for n, e in work.fold.tests.items()}
+        rows = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
+        found[moment] = rows, {n: session.task.measure(table) for n, table in tables.items()}
+    return found
 
 
 def write_failed(session: Session, work: Work, reason: str, share: float) -> None:
     """Write that a fold failed, and why."""
-    facts = _facts(session, work, [], share) | {
+    facts = _facts(session, work, None, share) | {
         "status": "failed",
         "reason": reason,
         "peak_memory_bytes": peak_memory(),
@@ -97,11 +124,15 @@ def _rows(
 # ---- facts ----------------------------------------------------------------------------------
 
 
-def _facts(
-    session: Session, work: Work, stages: Sequence[StageOutcome], share: float
-) -> dict[str, Any]:
-    """All of `FoldFacts` but what finished and failed folds differ in."""
-    setup = _setup(session, work.fold.stages[-1])
+def _facts(session: Session, work: Work, outcome: Outcome | None, share: float) -> dict[str, Any]:
+    """All of `FoldFacts` but what finished and failed folds differ in.
+
+    Args:
+        outcome: None of a failed fold.
+    """
+    stages = outcome.stages if outcome else {}
+    own = [stage for stage in stages.values() if not stage.shared]
+    setup = _setup(session, _last_stage(work, outcome) if outcome else work.fold.stages[-1])
     head = setup.blueprint.model(session.recipe.seeds[0], setup.adaptation).head
     recipe, fold = session.recipe, work.fold
     train = {e.key: e for s in fold.stages for e in s.train}
@@ -117,8 +148,10 @@ def _facts(
         "command": session.command,
         "plan": _plan(session),
         "stages": [
-            stage.head() | {"result": _stage(session, stage, stages[i]) if stages else None}
-            for i, stage in enumerate(fold.stages)
+            stage.head()
+            | {"result": _stage(session, work, stage, stages[n]) if n in stages else None}
+            for stage in fold.stages
+            for n in [stage.name]
         ],
         "task": session.task.describe(),
         "corpora": _corpora(session),
@@ -139,8 +172,8 @@ def _facts(
         "code": code_version(),
         "seconds": {name: s * share for name, s in session.seconds.items()}
         | {
-            "tune": sum(s.tuning for s in stages),
-            "train": sum(s.fit.seconds for s in stages),
+            "tune": sum(s.tuning for s in own),
+            "train": sum(s.fit.seconds for s in own),
             "test": 0.0,
         },
         "frozen_seconds": setup.examples.frozen_seconds() + _probes_frozen_seconds(session),
@@ -153,7 +186,17 @@ def _facts(
         },
         "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
         **_clips(session, fold),
+        **_transfer(session, fold, outcome),
     }
+
+
+def _transfer(session: Session, fold: Fold, outcome: Outcome | None) -> dict[str, Any]:
+    """How the stages of a transfer were used; nothing for any other plan."""
+    if not has_domains([fold]):
+        return {}
+    shared = outcome is not None and any(s.shared for s in outcome.stages.values())
+    facts = transfer_facts(session.recipe, session.task)
+    return {"transfer": facts | {"origin": None, "shared": shared, "moments": {}}}
 
 
 def _clips(session: Session, fold: Fold) -> dict[str, Any]:
@@ -178,10 +221,13 @@ def _setup(session: Session, stage: Stage) -> Setup:
     return session.setups[stage.method or session.recipe.method]
 
 
-def _stage(session: Session, stage: Stage, outcome: StageOutcome) -> dict[str, Any]:
+def _stage(session: Session, work: Work, stage: Stage, outcome: StageOutcome) -> dict[str, Any]:
     fit = outcome.fit
+    trained = stages_of(session.recipe.transfer, work.fold, session.task, work.seed)
+    stage = {s.name: s for s in trained}[stage.name]  # with all that it was trained on
     hours = sum(session.examples.seconds[i] for i in session.indices(stage.train)) / 3600
-    epochs = fit.steps * session.recipe.train.batch_size / len(stage.train)
+    batch = keys_of(session, work.fold, stage).batch_size
+    epochs = fit.steps * batch / len(stage.train)
     return {
         "steps": fit.steps,
         "best_step": fit.best_step,
@@ -272,9 +318,9 @@ def recipe_facts(place: Path | None) -> dict[str, Any]:
     return {"name": name, "file": path.name}
 
 
-def adapter_config(session: Session, work: Work) -> dict[str, Any]:
-    """What rebuilds the model: adapter.json."""
-    setup = _setup(session, work.fold.stages[-1])
+def adapter_config(session: Session, work: Work, last: Stage) -> dict[str, Any]:
+    """What rebuilds the model: adapter.json. ``last``: the stage that was trained last."""
+    setup = _setup(session, last)
     upstream, protocol = session.upstream, session.plan.protocol
     return {
         "schema": 2,

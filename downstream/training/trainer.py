@@ -101,7 +101,9 @@ class Trainer:
             self.model, self.plain, examples, task, by_place, keys, seed, accelerator
         )
         self.per_epoch = math.ceil(len(self.train_indices) / keys.batch_size)
-        self.total = keys.steps or math.ceil((keys.epochs or 1) * self.per_epoch)
+        self.total = math.ceil((keys.epochs or 1) * self.per_epoch)
+        if keys.steps is not None:
+            self.total = keys.steps
         self.eval_every = keys.eval_every or self.per_epoch
         # Progress: all of it stands in the checkpoint.
         self.step = 0
@@ -144,7 +146,7 @@ class Trainer:
         before = self.seconds
         upcoming = self._batches()
         self.gradient.read_ahead(self._batches())
-        if self.starts_trained and not self.selection.history:
+        if (self.starts_trained or not self.total) and not self.selection.history:
             self._evaluate(bar)
         while self.step < self.total and not self.selection.stopped(self.keys):
             self._optimise(next(upcoming))

@@ -20,7 +20,7 @@ from emopeft.downstream.data import resolve as resolving
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.recipe import Recipe, build, flatten, merge, probe_keys, read_yaml
 from emopeft.downstream.feature_cache.folders import folders, remove, table
-from emopeft.downstream.feature_cache.kept_probes import KeptProbes
+from emopeft.downstream.feature_cache.kept_states import PROBES, KeptStates
 from emopeft.downstream.records.record import verify, write_record
 from emopeft.downstream.runs import starting
 from emopeft.downstream.runs.evaluate import evaluate
@@ -378,7 +378,9 @@ def test_two_at_once_make_it_once(
 ) -> None:
     session, work = opened(demo_corpus, tmp_path)
     frozen, frozen_work = starting._frozen_run(session, work)
-    kept = KeptProbes(Path(os.environ["EMOPEFT_CACHE"]), shared_key(frozen), "demo")
+    kept = KeptStates(
+        Path(os.environ["EMOPEFT_CACHE"]), PROBES, shared_key(frozen), "demo"
+    )
     which = own_key(session.plan, frozen_work.fold.stages[0], 0)
     locked, may_end = threading.Event(), threading.Event()
 

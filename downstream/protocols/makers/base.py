@@ -28,8 +28,9 @@ class Maker:
         help: a line for the list of protocols.
         options: a dataclass; its fields are what stands after the colon.
         make: ``make(options, corpora, utterances)`` gives a protocol file as data. The corpora come
-            as ``--corpus`` orders them; of the utterances nothing but ids, speakers, sessions,
-            styles and labels is used. Raises UserError where they do not go together.
+            as ``--corpus`` orders them, with what their options change, and ``folds`` bound to
+            where they lie; of the utterances nothing but ids, speakers, sessions, styles and
+            labels is used. Raises UserError where they do not go together.
     """
 
     name: str
