@@ -17,9 +17,9 @@ squared difference. In Li and Hoiem the old task has outputs of its own; here bo
 same, so old answers are asked of the very outputs that learn the new ones. Their cross-entropy
 differs from the divergence by a number that does not train, and by the factor T^2.
 
-theta* is known of a tensor that trained in the source stage. A head that was replaced has none: it
-is left out of l2sp and ewc (Li et al. hold such a one to 0 instead, which is ``weight_decay``), and
-lwf has nothing to ask it.
+theta* is known of a tensor that trained in the source stage. A head that was replaced has none:
+l2sp leaves it out (Li et al. hold such a one to 0 instead, which is ``weight_decay``), and ewc and
+lwf, which ask what the source's model answers, refuse.
 
 All three start at 0 with gradient 0: the first step of the stage is that of plain training.
 """
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from emopeft.downstream.feature_cache.examples import Examples
-from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.models.model import IN_HEAD, AdaptedModel
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.evaluating import precise
 from emopeft.downstream.training.trainer import Trainer
@@ -168,6 +168,16 @@ def taught(examples: Examples, rows: Sequence[int], teacher: Tensor) -> Examples
 # ---- a trainer that is held ---------------------------------------------------------------------
 
 
+def check_head(model: AdaptedModel, source: State, penalty: str) -> None:
+    """Raises UserError where the head is not the source's."""
+    head = {f"{IN_HEAD}.{n}": t.shape for n, t in model.head.state_dict().items()}
+    if any(name not in source or source[name].shape != size for name, size in head.items()):
+        raise UserError(
+            f"transfer.penalty={penalty} asks the source's head, which was replaced because the "
+            "outputs differ; take l2sp"
+        )
+
+
 def hold(
     trainer: Trainer,
     penalty: str,
@@ -186,8 +196,11 @@ def hold(
         temperature: of lwf. weights: of ewc, `fisher`.
 
     Raises:
-        UserError: nothing that trains was trained in the source stage, or lwf has nobody to ask.
+        UserError: nothing that trains was trained in the source stage, or the source's head, which
+            ewc and lwf ask, is not there.
     """
+    if penalty in ("ewc", "lwf"):
+        check_head(trainer.plain, source, penalty)
     if penalty in ("l2sp", "ewc"):
         trainer.gradient.anchor = anchor = Anchor.of(trainer.plain, source, strength, weights)
         if not anchor.held:
@@ -196,12 +209,6 @@ def hold(
                 "set it to none, or freeze less in transfer.freeze"
             )
     elif penalty == "lwf":
-        head = {f"head.{n}": t.shape for n, t in trainer.plain.head.state_dict().items()}
-        if any(name not in source or source[name].shape != size for name, size in head.items()):
-            raise UserError(
-                "transfer.penalty=lwf asks the source's head, which was replaced because the "
-                "classes differ; take l2sp or ewc"
-            )
         rows = sorted({i for way in trainer.ways for i in way})
         wider = taught(trainer.examples, rows, trainer.outputs(rows))
         trainer.gradient.learn(Distilled(trainer.task, strength, temperature), wider)
