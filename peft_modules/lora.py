@@ -17,12 +17,14 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from emopeft.errors import UserError, unknown
 from emopeft.peft_modules.base import Method, option, register
 from emopeft.peft_modules.injection import inject, inject_head, injected
 from emopeft.peft_modules.placing import ROLES
+from emopeft.peft_modules.tensors import untrained
 from emopeft.upstream.base import Upstream
 
 CLASSIFIER, ALONE = "classifier", "classifier-only"
@@ -84,6 +86,15 @@ class Lora(Method):
         if ALONE in self.targets:
             head.requires_grad_(False)  # `patch_head` switches on what is returned
         return trained
+
+    def doubled(self) -> Lora:
+        return dataclasses.replace(self, r=2 * self.r, alpha=2 * self.alpha)
+
+    def added(self, name: str, start: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """[B_1 B_2] [A_1; A_2] = B_1 A_1 + B_2 A_2: exact, with the ranks side by side."""
+        if "lora_A" in name:
+            return torch.cat([first, second], 0)
+        return torch.cat([untrained(name, start, first), second], 1)
 
     def resolved(self, upstream: nn.Module) -> dict[str, Any] | None:
         injection = injected(upstream).get(self.name)
