@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from emopeft.errors import UserError
 from emopeft.peft_modules import placing
 from emopeft.peft_modules.base import Method, option, register
+from emopeft.peft_modules.tensors import untrained
 from emopeft.upstream.base import Upstream
 
 
@@ -59,3 +61,14 @@ class BottleneckAdapter(Method):
             added.append(Bottleneck(upstream.width, self.bottleneck))
             placing.after_block(upstream, i, added[-1])
         return [p for module in added for p in module.parameters()]
+
+    def doubled(self) -> BottleneckAdapter:
+        return dataclasses.replace(self, bottleneck=2 * self.bottleneck)
+
+    def added(self, name: str, start: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """[U_1 U_2] ReLU([V_1; V_2] h) = U_1 ReLU(V_1 h) + U_2 ReLU(V_2 h): exact, with the
+        bottlenecks side by side."""
+        if ".down." in name:
+            return torch.cat([first, second], 0)
+        first = untrained(name, start, first)
+        return first + second if name.endswith("bias") else torch.cat([first, second], 1)

@@ -92,6 +92,34 @@ class Method:
                 "only methods that change weights can be merged: use export instead"
             )
 
+    # ---- two updates at once ----------------------------------------------------------------
+
+    def doubled(self) -> Method:
+        """The method that has room for two of this one's updates side by side; itself where they
+        are differences of tensors, which add up in the tensors.
+
+        Raises:
+            UserError: two updates of this method cannot be added.
+        """
+        if self.adds and self.kind != FROZEN:
+            raise UserError(
+                f"two updates of method '{self.name}' cannot be added; transfer.strategy=addition "
+                "takes lora, ba, wg, ws and what trains pretrained weights"
+            )
+        return self
+
+    def added(self, name: str, start: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """A tensor of `doubled` that holds both updates.
+
+        Args:
+            name: of the parameter. start: where both began; first, second: where they ended, all
+                in float64.
+
+        Raises:
+            UserError: the update at the start is not nothing, so that it would count twice.
+        """
+        return first + (second - start)
+
     # ---- what the trainer calls -----------------------------------------------------------
 
     def after_step(self, upstream: Upstream, step: int, total: int) -> None:

@@ -77,6 +77,16 @@ def put(target: Tensor, tensor: Tensor) -> None:
     target.data = tensor.detach().to(target.device, copy=True)
 
 
+def untrained(name: str, start: Tensor, value: Tensor) -> Tensor:
+    """``value``, where the update that begins at ``start`` (a factor of it) begins with nothing."""
+    if bool(start.any()):
+        raise UserError(
+            f"{name} is not 0 where both stages start, so its update would count twice; "
+            "transfer.strategy=addition starts both stages from an untrained method"
+        )
+    return value
+
+
 def sharing_copy(upstream: Upstream) -> Upstream:
     """A copy with modules of its own whose tensors lie in the same memory.
 

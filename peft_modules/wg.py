@@ -48,3 +48,7 @@ class WeightGate(Method):
             gates.append(Gate(upstream.width))
             placing.after_block(upstream, i, gates[-1])
         return [gate.weight for gate in gates]
+
+    def doubled(self) -> WeightGate:
+        """Itself: what is added is g, the argument of the sigmoid."""
+        return self

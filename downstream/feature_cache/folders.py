@@ -27,7 +27,7 @@ from emopeft.locks import unused
 
 KEY = "key.json"  # what a cache is of; its time is that of the last use
 # Where the keys of folders of kept states (kept_states.py) say that they start.
-PROBE, STAGE = "probe", "stage"
+PROBE, STAGE, FISHER = "probe", "stage", "fisher"
 ELSEWHERE = "choose another place with -o cache.dir=DIR"
 YOUNG = 3600.0  # a folder that has no key file yet may be in the making
 
@@ -177,7 +177,7 @@ def table(caches: Sequence[Folder]) -> str:
 
 def clips(folder: Folder) -> int:
     """How many utterances a cache holds, or how many kept states."""
-    if folder.key.get("start") in (PROBE, STAGE):
+    if folder.key.get("start") in (PROBE, STAGE, FISHER):
         return sum(1 for _ in folder.path.glob("*.json")) - 1  # the key's own
     names: set[str] = set()
     for path in folder.path.glob("*.safetensors"):

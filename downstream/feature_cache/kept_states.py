@@ -1,5 +1,5 @@
 """What other trainings start from, kept beside the frozen parts that it was trained on: frozen
-probes, and the source's stage of a transfer.
+probes, the source's stage of a transfer, and the Fisher information where it ended.
 
 A folder holds the states of all folds and seeds that differ in nothing else; it is named by the
 hash of what they share, and is listed, cleaned and counted as the folders of frozen parts are. A
@@ -25,7 +25,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from emopeft.downstream.feature_cache.contents import unreadable
-from emopeft.downstream.feature_cache.folders import ELSEWHERE, PROBE, STAGE, holding, make_room
+from emopeft.downstream.feature_cache.folders import (
+    ELSEWHERE,
+    FISHER,
+    PROBE,
+    STAGE,
+    holding,
+    make_room,
+)
 from emopeft.errors import UserError
 from emopeft.files import Busy, digest, locked, read_bytes, read_json, write_json, writing
 from emopeft.validation import Strict, validated
@@ -75,6 +82,13 @@ class StageResult(Strict):
     tuning: Number
 
 
+class FisherResult(Strict):
+    """What the Fisher information was made of. seconds: that it took."""
+
+    utterances: Whole
+    seconds: Number
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of states.
@@ -103,6 +117,7 @@ class Kind:
 # The largest head of the widest encoder has a tenth; a stage may train the largest encoder.
 PROBES = Kind(PROBE, "frozen probe", ProbeResult, 1 << 30)
 STAGES = Kind(STAGE, "source stage", StageResult, 16 << 30)
+FISHERS = Kind(FISHER, "Fisher information", FisherResult, 16 << 30)
 
 
 class KeptStates:

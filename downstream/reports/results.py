@@ -17,6 +17,7 @@ from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
 from emopeft.downstream.reports.numbers import statistic, value
 from emopeft.downstream.reports.per_corpus import per_corpus
+from emopeft.downstream.reports.transfer import moments_table, strategy_name
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
@@ -39,6 +40,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         lines += _speakers(record, task, test)
         lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
+    lines += moments_table(record, task)
     lines += [f"unscored: {plain(one)}, in {UNSCORED_TABLE}" for one in unscored(record["folds"])]
     for fold in record["folds"]:
         if fold["status"] == "failed":
@@ -79,13 +81,15 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 def method_name(record: Mapping[str, Any]) -> str:
     """The canonical spelling, what the user asked for where it names a paper's preset, where its
-    head started, and how long clips were taken."""
+    head started, what was done with two stages, and how long clips were taken."""
     identity = record.get("identity") or {}
     method, head, clips = record["method"], identity.get("head"), identity.get("clips")
     spelling = method["asked"]
     name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
     from_probe = isinstance(head, dict) and head.get("init") == "probe"
     name += ", from the probe" if from_probe else ""
+    stages = strategy_name(record)
+    name += f", {stages}" if stages else ""
     return f"{name}, {clip_length(clips)}" if isinstance(clips, dict) else name
 
 

@@ -23,6 +23,7 @@ from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.shared_stage import shared_stage
 from emopeft.downstream.runs.strategies import (
     Ends,
+    check_strategy,
     hold_near,
     is_shared,
     stages_of,
@@ -72,9 +73,8 @@ def train_fold(session: Session, work: Work, start: Start | None = None) -> Outc
             moments[BETWEEN] = _outputs(session, trainer, fold.tests)
         before = outcome.state if strategy.follows else start
     if strategy.end is not None:
-        state = strategy.end(recipe.transfer, Ends(ends[START], ends[SOURCE], ends[TARGET]))
-        trainer.plain.load_kept_state(state, later_stage=True)
-        done[TARGET] = dataclasses.replace(done[TARGET], state=state)
+        found = Ends(ends[START], ends[SOURCE], ends[TARGET])
+        trainer, done[TARGET] = _ended(session, work, todo[-1], strategy.end, found, done[TARGET])
     started = time.monotonic()
     tests, unscored = (_outputs(session, trainer, of) for of in (fold.tests, fold.unscored))
     tested = time.monotonic() - started
@@ -82,6 +82,16 @@ def train_fold(session: Session, work: Work, start: Start | None = None) -> Outc
     probe = None if start is None else start.result
     transferred = Transferred(moments) if domains else None
     return Outcome(done, tests, dev, tested, peak_memory(), probe, unscored, transferred)
+
+
+def _ended(
+    session: Session, work: Work, stage: Stage, end: Any, ends: Ends, outcome: StageOutcome
+) -> tuple[Trainer, StageOutcome]:
+    """A trainer that holds what both ends were made into, and the last stage's outcome with it."""
+    method, state = end(session, ends)
+    one = _beginning(session, work, dataclasses.replace(stage, method=method), None)
+    one.plain.load_kept_state(state, later_stage=True)
+    return one, dataclasses.replace(outcome, state=state, method=method)
 
 
 def _beginning(session: Session, work: Work, stage: Stage, before: Before) -> Trainer:
@@ -98,6 +108,7 @@ def check_stages(session: Session, folds: Sequence[Fold]) -> None:
     """
     recipe = session.recipe
     for fold in {digest(fold.heads()): fold for fold in folds}.values():
+        check_strategy(session, fold)
         before: dict[str, Tensor] | None = None
         stages = stages_of(recipe.transfer, fold, session.task, recipe.seeds[0])
         for stage in stages:
@@ -113,10 +124,13 @@ def check_stages(session: Session, folds: Sequence[Fold]) -> None:
 
 
 def _as_trained(model: AdaptedModel) -> dict[str, Tensor]:
-    """A kept state as training would leave it: nothing that trains is zero throughout."""
+    """A kept state as training would leave it: nothing that trains is zero throughout, nor equal
+    throughout, which a layer norm behind it would hide."""
+    generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad and not bool(parameter.any()):
-            parameter.data = torch.full_like(parameter, 1e-3)
+            drawn = torch.randn(parameter.shape, generator=generator) * 1e-3
+            parameter.data = drawn.to(parameter)
     return model.kept_state()
 
 

@@ -60,6 +60,7 @@ class StageOutcome:
         tuning: seconds of the search, the winner's own not counted.
         state: all that the stage's model keeps, for the checkpoint or the next stage.
         shared: whether it was trained before, by another fold or run, and read.
+        method: of the model that ``state`` is of, where that is not the one that was trained.
     """
 
     fit: Fit
@@ -68,6 +69,7 @@ class StageOutcome:
     tuning: float
     state: dict[str, Tensor]
     shared: bool = False
+    method: str | None = None
 
 
 @dataclasses.dataclass

@@ -66,7 +66,8 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         facts["probe"] = _probe(session, outcome.probe)
     if "transfer" in facts:
         facts["transfer"] |= {"moments": {moment: of for moment, (_, of) in moments.items()}}
-    write_adapter(work.place, outcome.last.state, adapter_config(session, work, last))
+    kept = dataclasses.replace(last, method=outcome.last.method or last.method)
+    write_adapter(work.place, outcome.last.state, adapter_config(session, work, kept))
     write_submissions(session, work, unscored)
     write_fold(
         work.place, facts, session.plan.rows(work.fold), tested, developed, unscored,
@@ -319,7 +320,7 @@ def recipe_facts(place: Path | None) -> dict[str, Any]:
 
 
 def adapter_config(session: Session, work: Work, last: Stage) -> dict[str, Any]:
-    """What rebuilds the model: adapter.json. ``last``: the stage that was trained last."""
+    """What rebuilds the model: adapter.json. ``last``: the stage whose method it has."""
     setup = _setup(session, last)
     upstream, protocol = session.upstream, session.plan.protocol
     return {

@@ -154,6 +154,27 @@ class Task:
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 
+    def apart(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """How far outputs (..., outputs) are from a teacher's of the same utterances: (...).
+
+        Raises UserError where the task does not say.
+        """
+        raise UserError(
+            f"transfer.penalty=lwf cannot tell how far two outputs of task {self.name} are apart; "
+            "take l2sp, or transfer.rehearsal"
+        )
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Vectors s_k (..., k, outputs) at the outputs (..., outputs), such that the sum of their
+        outer products is the Fisher information of the outputs: of s, the gradient of the log
+        likelihood at the outputs, the expectation of s s^T over what the outputs themselves say.
+
+        Raises UserError where the task has no likelihood.
+        """
+        raise UserError(
+            f"transfer.penalty=ewc needs a likelihood, and task {self.name} has none; take l2sp"
+        )
+
     def balance(self, targets: Tensor, kind: str) -> Tensor:
         """Weights (utterances,) that make rare targets count more, of the training part's targets.
 

@@ -116,6 +116,23 @@ class ClassTask(Task):
         whole = learned.sum(-1, keepdim=True)
         return losses, (log_p.exp() * whole - learned) * weights[..., None]
 
+    def apart(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """T^2 KL(softmax(teacher / T) || softmax(outputs / T)) (Hinton et al. 2015,
+        arXiv 1503.02531: with T^2 the gradient's size hardly depends on T)."""
+        import torch
+
+        log_p = torch.log_softmax(teacher / temperature, -1)
+        log_q = torch.log_softmax(outputs / temperature, -1)
+        return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """One per class c, which the outputs hold for p_c likely: sqrt(p_c) (e_c - p)."""
+        import torch
+
+        p = torch.softmax(outputs, -1)
+        unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        return p.sqrt()[..., None] * (unit - p[..., None, :])
+
     def balance(self, targets: Tensor, kind: str) -> Tensor:
         """The weights of an utterance's class, see `class_balance`.
 

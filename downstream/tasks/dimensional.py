@@ -177,6 +177,17 @@ class DimensionalTask(Task):
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), gradient
 
+    def apart(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The sum over ratings of the squared difference; ratings have no temperature."""
+        return ((outputs - teacher) ** 2).sum(-1)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Of independent Gaussians around the outputs, with variance 1 on the scale from 0 to 1."""
+        import torch
+
+        unit = torch.eye(outputs.shape[-1], dtype=outputs.dtype, device=outputs.device)
+        return unit.expand(*outputs.shape, -1)
+
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         low, high = zip(*self.scales.values(), strict=True)
         return like.new_tensor(low), like.new_tensor(high)

@@ -168,6 +168,28 @@ class JointTask(Task):
             gradients.append(self.weights[name] * gradient)
         return torch.stack(losses).sum(0), torch.cat(gradients, -1)
 
+    def apart(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The sum of the parts', weighted as their losses are."""
+        import torch
+
+        each = [
+            self.weights[name] * part.apart(outputs[..., out], teacher[..., out], temperature)
+            for name, part, out, _ in self._places()
+        ]
+        return torch.stack(each).sum(0)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Those of the parts, which are independent; each part's information is weighted as its
+        loss is."""
+        import torch
+
+        each = []
+        for name, part, out, _ in self._places():
+            own = part.scores(outputs[..., out]) * self.weights[name] ** 0.5
+            sides = out.start, outputs.shape[-1] - out.stop
+            each.append(torch.nn.functional.pad(own, sides))
+        return torch.cat(each, -2)
+
     def balance(self, targets: Tensor, kind: str) -> Tensor:
         """Of the first part with classes: an utterance has one weight for all parts."""
         for _, part, _, own in self._places():

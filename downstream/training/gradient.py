@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -47,6 +47,12 @@ class BatchGradient:
         self.weights, self.keys, self.seed = weights, keys, seed
         self.accelerator = accelerator
         self.inputs: Iterator[Batch] | None = None  # what is read ahead
+        self.anchor: Callable[[], Tensor] | None = None  # added to the loss of a step, once
+
+    def learn(self, task: Task, examples: Examples) -> None:
+        """From now on take the loss of ``task`` on the targets that ``examples`` have."""
+        self.task, self.examples = task, examples
+        self.step_loss = StepLoss(task, self.keys)
 
     def read_ahead(self, batches: Iterable[list[int]]) -> None:
         """From now on read and copy the inputs of a step while the one before is computed."""
@@ -92,10 +98,18 @@ class BatchGradient:
                     zero = torch.zeros(outputs.shape[1])
                     gradient = torch.stack([rows.get(p, zero) for p in group]).to(outputs)
                     loss = (outputs * gradient).sum() * (world * has_examples)
-                penalty = self.plain.penalty() if last else None
-                self.accelerator.backward(loss if penalty is None else loss + penalty)
-            total += loss.detach() / world
+                part_of_loss = loss.detach()
+                for penalty in self._penalties() if last else []:
+                    loss = loss + penalty
+                self.accelerator.backward(loss)
+            total += part_of_loss / world
         return total if direct else whole / world
+
+    def _penalties(self) -> list[Tensor]:
+        """What is added to the loss of a step, whatever its batch: it counts once, and is no part
+        of the loss that is shown."""
+        anchor = None if self.anchor is None else self.anchor()
+        return [term for term in (self.plain.penalty(), anchor) if term is not None]
 
     def _next(self, group: list[int]) -> Batch:
         """The inputs of a micro-batch: those in flight, while the loop runs."""

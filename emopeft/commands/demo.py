@@ -47,6 +47,11 @@ def _demo(flags: argparse.Namespace) -> int:
     return status or board.write_board(runs, flags.dir / "leaderboard_out")
 
 
+def make_demo(name: str, root: Path) -> None:
+    """The demo corpus of a name."""
+    make_domains(root) if name == "demo-domains" else make_corpus(root)
+
+
 def make_corpus(root: Path) -> None:
     """Synthesise the demo corpus with a progress bar, unless it is there already."""
     from emopeft.downstream.corpora.demo import read, synthesise

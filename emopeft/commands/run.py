@@ -162,9 +162,9 @@ def train(flags: argparse.Namespace, command: str) -> int:
     """Train and test what the flags say, or show what it would be; ``command`` is recorded."""
     recipe = recipe_of(flags)
     if flags.smoke:
-        from emopeft.commands.demo import make_corpus  # which imports this module
+        from emopeft.commands.demo import make_demo  # which imports this module
 
-        make_corpus(Path(str(recipe.corpus.data)))
+        make_demo(str(recipe.corpus.name), Path(str(recipe.corpus.data)))
     if flags.dry_run:
         from emopeft.downstream.reports.dry_run import dry_run
 

@@ -23,11 +23,13 @@ def manifest(corpus: Path, place: Path, every: int = 1) -> Path:
     return place
 
 
-def protocol(place: Path, name: str, task: str, folds: list[dict[str, Any]]) -> Path:
-    """A protocol of sessions on that manifest."""
+def protocol(
+    place: Path, name: str, task: str, folds: list[dict[str, Any]], unit: str = "session"
+) -> Path:
+    """A protocol of sessions, or of other units, on that manifest."""
     data = {
         "name": name, "version": 1, "corpus": "manifest", "task": task,
-        "description": "For tests.", "source": "ours", "unit": "session", "folds": folds,
+        "description": "For tests.", "source": "ours", "unit": unit, "folds": folds,
     }  # fmt: skip
     place.write_text(json.dumps(data))
     return place

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emopeft.downstream.tasks.dimensional import DimensionalTask
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.downstream.tasks.joint import JointTask
 from emopeft.downstream.tasks.keys import LossKeys
+from emopeft.downstream.training.anchors import fisher, hold
 from emopeft.downstream.training.interruption import Interrupted, asked, deferred, graceful
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.peft_modules.apply import adapt
@@ -148,15 +150,33 @@ def test_the_same_dropout_in_both_passes() -> None:
     assert any(not torch.allclose(found[n], g, rtol=1e-3) for n, g in quiet.items())  # it dropped
 
 
+def information(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The Fisher information of all utterances."""
+    return fisher(trainer.plain, trainer.examples, range(COUNT), trainer.task, trainer.accelerator)
+
+
+def trainers(seconds: float) -> Iterator[tuple[str, Trainer]]:
+    """One of each task, and one that is held to where it began, in weights and in outputs."""
+    for name, task in TASKS.items():
+        yield name, trainer_of(task, seconds)
+    trainer = trainer_of(TASKS["both"], seconds)
+    source = trainer.plain.kept_state()
+    hold(trainer, "ewc", 5.0, source, weights=information(trainer))
+    hold(trainer, "lwf", 0.7, source)
+    with torch.no_grad():
+        for parameter in trainer.parameters:
+            parameter *= 1.5
+    yield "held", trainer
+
+
 TWO = """
 import sys
 sys.path.insert(0, ".")
 import torch
-from tests.training.test_whole_batch import SECONDS, TASKS, gradients, trainer_of
+from tests.training.test_whole_batch import SECONDS, gradients, trainers
 torch.set_num_threads(1)
 found = {}
-for name, task in TASKS.items():
-    trainer = trainer_of(task, SECONDS[8])
+for name, trainer in trainers(SECONDS[8]):
     gradient = gradients(trainer)
     loss = trainer.accelerator.reduce(trainer.loss_sum, "sum")
     found[name] = {"gradients": gradient, "loss": loss}
@@ -175,9 +195,9 @@ def test_equal_gradients_on_two_processes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     by_task = torch.load(where, weights_only=True)
-    assert by_task.keys() == TASKS.keys()
-    for task, found in by_task.items():
-        wanted = trainer_of(TASKS[task], SECONDS[1])
+    assert by_task.keys() == {*TASKS, "held"}
+    for task, wanted in trainers(SECONDS[1]):
+        found = by_task[task]
         gradient = gradients(wanted)
         assert found["gradients"].keys() == gradient.keys()
         for name, one in gradient.items():
