@@ -13,14 +13,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from emopeft.downstream.measures.columns import NONE
+from emopeft.downstream.reports.numbers import statistic, value
 from emopeft.downstream.reports.results import (
-    NONE,
     method_name,
-    statistic,
     test_name,
     unscored,
     upstream_name,
-    value,
 )
 from emopeft.leaderboard.gather import Board, Row, Table
 from emopeft.text import LONGEST, plain, visible

@@ -153,11 +153,11 @@ def read_fold(folder: Path) -> FoldResult | None:
     unscored = []
     if facts.status == "finished" and facts.unscored:
         unscored = read_predictions(folder / BLIND, task, truths=False)
-    moments = {
+    moments: dict[str, list[Prediction]] = {
         moment: read_predictions(folder / f"{moment}.csv", task)
         for moment in (facts.transfer.moments if facts.transfer else ())
     }
-    result = FoldResult(facts, task, tests, dev, examples, unscored, dict(moments))
+    result = FoldResult(facts, task, tests, dev, examples, unscored, moments)
     problems = fold_problems(result)
     if problems:
         raise UserError(f"{folder / FACTS}: {problems[0]}; delete {folder} and run the fold again")

@@ -116,7 +116,7 @@ def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
     recorded = validated(str(path), RecordFacts, data).to_json()
     contents = read_run(run)
     made = {k: v for k, v in contents.record.items() if k in data or k not in LATER}
-    recorded = {name: recorded[name] for name in made}
+    recorded = {k: v for k, v in recorded.items() if k in made or k not in LATER}
     problems = [
         f"{RESULT} says {where} = {short(recorded_value)}, its folds give {short(counted_value)}"
         for where, recorded_value, counted_value in differences(recorded, made)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.records.checks import same, short
-from emopeft.downstream.records.making import TABLE, summarise
+from emopeft.downstream.records.making import TABLE
 from emopeft.downstream.records.predictions import LARGEST, Prediction, table_of
 from emopeft.downstream.records.schema_v1 import METRICS, RecordV1
+from emopeft.downstream.records.together import summarise
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from emopeft.files import digest, read_json, read_text

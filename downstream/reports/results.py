@@ -10,10 +10,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from emopeft.downstream.measures.columns import NONE, Metric
+from emopeft.downstream.measures.columns import NONE
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
+from emopeft.downstream.reports.numbers import statistic, value
+from emopeft.downstream.reports.transfer import moments_table, strategy_name
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
 from emopeft.text import plain
@@ -35,6 +37,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         lines += _speakers(record, task, test)
         lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
+    lines += moments_table(record, task)
     lines += [f"unscored: {plain(one)}, in {UNSCORED_TABLE}" for one in unscored(record["folds"])]
     for fold in record["folds"]:
         if fold["status"] == "failed":
@@ -75,13 +78,15 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 def method_name(record: Mapping[str, Any]) -> str:
     """The canonical spelling, what the user asked for where it names a paper's preset, where its
-    head started, and how long clips were taken."""
+    head started, what was done with two stages, and how long clips were taken."""
     identity = record.get("identity") or {}
     method, head, clips = record["method"], identity.get("head"), identity.get("clips")
     spelling = method["asked"]
     name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
     from_probe = isinstance(head, dict) and head.get("init") == "probe"
     name += ", from the probe" if from_probe else ""
+    stages = strategy_name(record)
+    name += f", {stages}" if stages else ""
     return f"{name}, {clip_length(clips)}" if isinstance(clips, dict) else name
 
 
@@ -91,21 +96,6 @@ def clip_length(clips: Mapping[str, Any]) -> str:
     if clips["mode"] == "segments":
         return f"{seconds} segments"
     return f"first {seconds}" if clips["starts"] == 1 else f"{seconds} crops"
-
-
-def value(metric: Metric, number: float | None) -> str:
-    """A metric's value as tables show it."""
-    return NONE if number is None or math.isnan(number) else metric.show(number)
-
-
-def statistic(metric: Metric, summary: Mapping[str, Any]) -> str:
-    """``61.20 ± 3.10`` over folds, with ``(seeds ± 0.40)`` where there are several."""
-    text = value(metric, summary["mean"])
-    if text != NONE and summary["std"] is not None:
-        text += f" ± {value(metric, summary['std'])}"
-    if text != NONE and summary["seed_std"] is not None:
-        text += f" (seeds ± {value(metric, summary['seed_std'])})"
-    return text
 
 
 def _title(record: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.record import write_record
-from emopeft.downstream.reports.results import statistic
+from emopeft.downstream.reports.numbers import statistic
 from emopeft.files import digest
 from emopeft.leaderboard.gather import gather
 from emopeft.leaderboard.render import cell, fenced, markdown, terminal

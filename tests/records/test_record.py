@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from emopeft.downstream.records.folds import fold_folder
-from emopeft.downstream.records.making import summarise
 from emopeft.downstream.records.record import make_record as remade
 from emopeft.downstream.records.record import read_record, write_record
+from emopeft.downstream.records.together import summarise
 from emopeft.downstream.tasks.emotion import EmotionTask
 from emopeft.errors import UserError
 from tests.records.cases import CLASSES, FOLDS, make_fold, make_record, put, tamper

@@ -378,9 +378,7 @@ def test_two_at_once_make_it_once(
 ) -> None:
     session, work = opened(demo_corpus, tmp_path)
     frozen, frozen_work = starting._frozen_run(session, work)
-    kept = KeptStates(
-        Path(os.environ["EMOPEFT_CACHE"]), PROBES, shared_key(frozen), "demo"
-    )
+    kept = KeptStates(Path(os.environ["EMOPEFT_CACHE"]), PROBES, shared_key(frozen), "demo")
     which = own_key(session.plan, frozen_work.fold.stages[0], 0)
     locked, may_end = threading.Event(), threading.Event()
 
