@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.records.folds import TESTED, fold_folder
-from emopeft.downstream.records.making import UNSCORED_TABLE
+from emopeft.downstream.records.making import UNSCORED_TABLE, summarise
 from emopeft.downstream.records.predictions import read_predictions, table_of
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
@@ -252,3 +252,27 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *(["test"] if several else []), "clips", *titles, "largest change"]
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+
+
+def zero_shot_tables(results: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    """The tables of a run on other corpora, one per corpus, with the mean over folds.
+
+    Args:
+        results: as `evaluation` takes them, of `runs.zero_shot`. notes: what was left out.
+    """
+    lines = []
+    for test in dict.fromkeys(one["test"] for one in results):
+        of = [one for one in results if one["test"] == test]
+        task: Task = of[0]["task"]
+        rows = [
+            [plain(one["fold"]), one["seed"], one["clips"]]
+            + [value(metric, one["metrics"][metric.name]) for metric in task.shown]
+            for one in of
+        ]
+        entries = [one | {"metrics": {test: one["metrics"]}} for one in of]
+        means = summarise(entries, task, [test])[test]
+        rows.append(["mean", "", "", *(statistic(m, means[m.name]) for m in task.shown)])
+        headers = ["fold", "seed", "clips", *(metric.title for metric in task.shown)]
+        lines.append(f"zero-shot on {plain(test)}")
+        lines.append(tabulate(rows, headers, tablefmt="simple", disable_numparse=True))
+    return "\n".join([*lines, *(plain(note, 500) for note in notes)])

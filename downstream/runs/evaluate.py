@@ -14,7 +14,7 @@ from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import prepare
-from emopeft.downstream.data.recipe import build, from_file
+from emopeft.downstream.data.recipe import Recipe, build, from_file
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.folds import by_test, read_fold
@@ -29,7 +29,7 @@ def evaluate(
     run: Path,
     fold: str = "all",
     upstream_path: str | None = None,
-    data: str | None = None,
+    data: str | dict[str, str] | None = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Test each trained fold, of every seed, again from its checkpoint.
@@ -43,9 +43,7 @@ def evaluate(
         UserError: no trained fold, or a corpus with other folds or other audio.
     """
     folders = fold_folders(run, fold, seed)
-    root = run if (run / "recipe.yaml").is_file() else run.parent
-    place = root / "recipe.yaml"
-    recipe = build(from_file(place))
+    recipe = recipe_of_run(run)
     if data is not None:
         recipe.corpus.data = data
     plan = prepare(recipe).plan
@@ -80,6 +78,12 @@ def evaluate(
                 }
             )
     return results
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
+    root = run if (run / "recipe.yaml").is_file() else run.parent
+    return build(from_file(root / "recipe.yaml"))
 
 
 def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:

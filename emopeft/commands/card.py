@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add("--run", metavar="DIR", type=path, help="for evaluate and predict: the run's folder")
     add("--audio", metavar="PATH", type=path, help="for predict: a file or a folder")
     run.add_output(p)
+    run.add_away_flags(p)
     add("--list", choices=LISTS, help="show what there is")
     add("--version", action="version", version=f"emopeft {__version__}")
     return p

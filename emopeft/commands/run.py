@@ -11,7 +11,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopeft.commands.parsing import Commands, add_command, filled, path
+from emopeft.commands.parsing import (
+    Commands,
+    add_command,
+    filled,
+    key_and_value,
+    path,
+    places,
+)
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +53,29 @@ def add_to(commands: Commands) -> None:
         commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
     evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
-    evaluating.add_argument("--data", metavar="DIR", type=filled, help="where the corpus lies now")
+    add_away_flags(evaluating)
+    evaluating.add_argument(
+        "--corpus",
+        metavar="NAME",
+        type=filled,
+        help="others than the run's own, all of each: zero-shot",
+    )
+    evaluating.add_argument(
+        "--data",
+        metavar="DIR",
+        type=filled,
+        action="append",
+        help="where the corpus lies; of several NAME=DIR, repeated",
+    )
+    evaluating.add_argument(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="with --corpus: corpus.options or corpus.allow_incomplete",
+    )
+    add_output(evaluating)
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
     predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
@@ -104,6 +133,21 @@ def add_upstream_path(parser: argparse.ArgumentParser) -> None:
     """``--upstream-path``."""
     parser.add_argument("--upstream-path", type=filled, metavar="DIR",
                         help="local weights, as written by save_pretrained")  # fmt: skip
+
+
+def add_away_flags(parser: argparse.ArgumentParser) -> None:
+    """What an evaluation on other corpora takes."""
+    parser.add_argument(
+        "--labels",
+        metavar="LABEL=CLASS,...",
+        type=filled,
+        help="for evaluate --corpus: what the corpus calls the run's classes",
+    )
+    parser.add_argument(
+        "--leaks",
+        action="store_true",
+        help="for evaluate --corpus: also what the run has heard in training",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -168,12 +212,44 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 
 def evaluate(flags: argparse.Namespace, place: Path) -> int:
-    """Test the folds of a run again and show how far they are from what was recorded."""
+    """Test the folds of a run again and show how far they are from what was recorded; or, with
+    ``--corpus``, on other corpora."""
+    seed, fold = one_seed(flags.seed), flags.fold or "all"
     from emopeft.downstream.reports.results import evaluation
     from emopeft.downstream.runs.evaluate import evaluate as test_again
+    from emopeft.downstream.runs.evaluate import recipe_of_run
 
-    seed = one_seed(flags.seed)
-    print(evaluation(test_again(place, flags.fold or "all", flags.upstream_path, flags.data, seed)))
+    own = recipe_of_run(place).corpus.name
+    if flags.corpus not in (None, own):
+        return _zero_shot(flags, place, fold, seed)
+    if flags.labels or flags.leaks or flags.output:
+        raise UserError("--labels, --leaks and --output go with evaluate --corpus OTHER")
+    data = places(flags.data, own)
+    print(evaluation(test_again(place, fold, flags.upstream_path, data, seed)))
+    return 0
+
+
+def _zero_shot(flags: argparse.Namespace, place: Path, fold: str, seed: int | None) -> int:
+    """Test a run on other corpora, show it, and write the predictions where asked to."""
+    from emopeft.downstream.data.recipe import parse_override
+    from emopeft.downstream.reports.results import zero_shot_tables
+    from emopeft.downstream.runs.predict import write_rows
+    from emopeft.downstream.runs.zero_shot import plain_rows, zero_shot
+
+    keys: dict[str, Any] = {}
+    for text in flags.override:
+        keys |= parse_override(text)
+    if other := [key for key in keys if not key.startswith("corpus.")]:
+        raise UserError(f"-o {other[0]} is the run's own; an evaluation takes keys of corpus alone")
+    keys |= {"corpus.name": flags.corpus, "corpus.data": places(flags.data, flags.corpus)}
+    labels = dict(
+        key_and_value(item, "--labels") for item in (flags.labels or "").split(",") if item
+    )
+    done = zero_shot(place, keys, fold, flags.upstream_path, seed, labels, flags.leaks)
+    print(zero_shot_tables(done.results, done.notes))
+    if flags.output is not None:
+        write_rows(plain_rows(done.rows), flags.output)
+        print(f"{len(done.rows)} rows in {flags.output}")
     return 0
 
 
