@@ -44,4 +44,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs/demo demo_corpus leaderboard_out
+	rm -rf $(VENV) runs/demo demo_corpus demo_domains leaderboard_out

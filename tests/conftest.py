@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import emopeft.upstream  # noqa: F401  (its guard must run before any test imports transformers)
+from emopeft.downstream.corpora import demo_domains as two_domains
 from emopeft.downstream.corpora.demo import synthesise
 
 
@@ -15,6 +16,14 @@ def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 synthetic clips."""
     root = tmp_path_factory.mktemp("demo") / "corpus"
     synthesise(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 "acted" and 96 "natural" synthetic clips, three sessions each."""
+    root = tmp_path_factory.mktemp("demo") / "domains"
+    two_domains.synthesise(root)
     return root
 
 

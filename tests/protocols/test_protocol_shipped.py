@@ -39,6 +39,7 @@ def test_the_protocols_of_the_issue_are_there():
         "jl-loso-4class", "cafe-6fold", "cafe-6fold-4class", "subesco-5fold",
         "subesco-5fold-4class", "aesdd-loso", "shemo-5fold", "shemo-5fold-4class", "urdu-5fold",
         "emozionalmente-5fold", "emozionalmente-5fold-4class",
+        "demo-domains-3fold", "demo-acted-3fold", "demo-natural-3fold",
         *(f"msp-podcast-{release}{kind}" for release in ("1.7", "1.11", "1.12")
           for kind in ("", "-4class", "-vad", "-votes")),
     }  # fmt: skip
@@ -98,6 +99,7 @@ def test_the_tasks_that_protocols_are_for():
     rated, voted = ("emotion", "dimensional"), ("emotion-soft", "emotion-multi")
     more = {"ravdess-6fold": rated, "demo-5fold": rated, "iemocap-loso": rated, SUPERB: rated}
     more |= {"cremad-5fold": ("emotion", *voted), "iemocap-votes-loso": voted}
+    more |= {f"demo-{what}-3fold": rated for what in ("domains", "acted", "natural")}
     more |= {"cafe-6fold": rated, "emozionalmente-5fold": ("emotion", *voted)}
     more |= {name: ("dimensional",) for name in SHIPPED if "-vad" in name}
     more |= {name: voted for name in SHIPPED if "-votes" in name}
