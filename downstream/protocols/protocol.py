@@ -33,7 +33,7 @@ File format::
                                      tested in some fold, one not named is an error).
                                      "dev" may be {"part": 1, "modulus": 5, "remainder": 0},
                                      see HashRule
-     "rule": {"by": "speaker"},      speaker, session or split, see GroupRule
+     "rule": {"by": "speaker"},      speaker, session, split or id, see GroupRule
      "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev.
                                      "test", too: test shares speakers and maybe recordings with
                                      train and dev; the name must hold leaks

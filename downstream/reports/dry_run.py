@@ -42,9 +42,11 @@ def dry_run(recipe: Recipe) -> str:
 
 def _folds(recipe: Recipe, plan: Plan) -> str:
     rows = []
+    several = len({e.utterance.corpus for e in plan.examples()}) > 1
     for fold in plan.choose(recipe.folds):
         for part, name, examples in fold.parts():
-            speakers = sorted({e.utterance.speaker for e in examples if e.utterance.speaker})
+            known = (e.utterance for e in examples if e.utterance.speaker)
+            speakers = sorted({u.speaker_uid if several else u.speaker for u in known})
             who = " ".join(speakers[:SHOWN]) + (" ..." if len(speakers) > SHOWN else "")
             rows.append(
                 {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.plan import Plan
-from emopeft.downstream.data.prepare import prepare
+from emopeft.downstream.data.places import places_of
+from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
 from emopeft.downstream.data.recipe import Recipe, build, from_file
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
@@ -29,10 +31,14 @@ def evaluate(
     run: Path,
     fold: str = "all",
     upstream_path: str | None = None,
-    data: str | dict[str, str] | None = None,
+    data: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Test each trained fold, of every seed, again from its checkpoint.
+
+    Args:
+        data: where the corpora lie now, as ``--data`` takes it; one that is not named lies where
+            it did.
 
     Returns:
         per fold, seed and named test: "fold", "seed", "test", "clips", "metrics" (None of an
@@ -45,7 +51,7 @@ def evaluate(
     folders = fold_folders(run, fold, seed)
     recipe = recipe_of_run(run)
     if data is not None:
-        recipe.corpus.data = data
+        recipe.corpus.data = _places(recipe, data)
     plan = prepare(recipe).plan
     results = []
     for folder in folders:
@@ -84,6 +90,16 @@ def recipe_of_run(run: Path) -> Recipe:
     """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
     root = run if (run / "recipe.yaml").is_file() else run.parent
     return build(from_file(root / "recipe.yaml"))
+
+
+def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
+    corpora = choose_corpora(recipe)
+    places = places_of(data, [c.name for c in corpora])
+    if isinstance(places, str):
+        return places
+    return {
+        c.name: str(place_of(c, recipe, True)) for c in corpora if c.name not in places
+    } | places
 
 
 def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:

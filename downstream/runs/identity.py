@@ -16,6 +16,7 @@ from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.models.build import Blueprint
+from emopeft.downstream.records.values import without
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from emopeft.files import digest, locked, read_json, write_json, write_text
@@ -35,11 +36,16 @@ NOT_IN_IDENTITY = (
 )
 
 
+def told(keys: TrainKeys) -> dict[str, Any]:
+    """The keys of ``train`` as they are written down; `corpora` only where it is set, so that runs
+    from before it was there are the same."""
+    values = dataclasses.asdict(keys)
+    return values if keys.corpora != "as_is" else without(values, "corpora")
+
+
 def deciding(keys: TrainKeys, task: Task) -> dict[str, Any]:
     """The keys of ``train`` that decide a result, the dev metric by its name."""
-    values = dataclasses.asdict(keys)
-    for name in NOT_IN_IDENTITY:
-        values.pop(name, None)
+    values = without(told(keys), *NOT_IN_IDENTITY)
     return values | {"select": keys.select or task.main}
 
 

@@ -170,7 +170,9 @@ def _trainer(
         model, setup.examples, session.task, train, session.indices(stage.dev), weights, keys,
         rate, work.seed, session.accelerator, checkpoint=path, label=label,
         curves=None if path is None else curves, starts_trained=probe is not None,
-        chances=sampling_chances(session.task, keys, setup.examples.targets[train]),
+        chances=sampling_chances(
+            session.task, keys, setup.examples.targets[train], stage.corpora
+        ),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -44,7 +45,9 @@ def start_of(session: Session, work: Work) -> Start | None:
         cache_root(cache.dir), shared_key(frozen_session), session.upstream.name,
         None if limit is None else limit * 1e9,
     )  # fmt: skip
-    which = own_key(session.plan, frozen_work.fold.stages[0], work.seed)
+    first = frozen_work.fold.stages[0]
+    even = frozen_session.recipe.train.corpora != "as_is"
+    which = own_key(session.plan, first, work.seed, first.corpora if even else ())
     like = make_head(**frozen_session.setup.blueprint.head).state_dict()
     with contextlib.ExitStack() as stack:
         found: list[Any] = [None]
@@ -139,12 +142,13 @@ def shared_key(session: Session) -> dict[str, Any]:
     }
 
 
-def own_key(plan: Plan, stage: Stage, seed: int) -> str:
-    """Digest of a probe's utterances, in order, and of its seed."""
+def own_key(plan: Plan, stage: Stage, seed: int, corpora: Sequence[str] = ()) -> str:
+    """Digest of a probe's utterances, in order, of its seed, and of whose the utterances of its
+    training part are, where that decides how often each is drawn."""
     rows = [
         [part, e.view, e.weight, plan.audio[e.uid], [None if math.isnan(x) else x for x in target]]
         for part, examples in (("train", stage.train), ("dev", stage.dev))
         for e in examples
         for target in [plan.target(e)]
     ]
-    return digest({"rows": rows, "seed": seed})
+    return digest({"rows": rows, "seed": seed, **({"corpora": list(corpora)} if corpora else {})})

@@ -20,7 +20,7 @@ from emopeft.downstream.models.checkpoint import write_adapter
 from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
-from emopeft.downstream.runs.identity import clips_identity
+from emopeft.downstream.runs.identity import clips_identity, told
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
 from emopeft.downstream.runs.unscored import unscored_rows, write_submissions
@@ -130,7 +130,7 @@ def _facts(
         },
         "head": setup.blueprint.head,
         "parameters": parameter_counts(setup.adaptation, head),
-        "train": dataclasses.asdict(recipe.train),
+        "train": told(recipe.train),
         "numerics": session.numerics.describe(session.accelerator.device)
         | {"threads": torch.get_num_threads()},
         "recipe": recipe_facts(session.recipe_file),

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emopeft.commands.parsing import Commands, add_command, filled, path, places
-from emopeft.commands.run import add_upstream_path, recipe_of
+from emopeft.commands.parsing import Commands, add_command, filled, path
+from emopeft.commands.run import add_places, add_upstream_path, recipe_of
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def add_to(commands: Commands) -> None:
         "runs", metavar="RUN", type=path, nargs="*", help="finished runs, or folders that hold some"
     )
     add("--corpus", type=filled, metavar="A+B", help="the corpora, such as ravdess+emodb")
-    add("--data", metavar="NAME=DIR", type=filled, action="append",
-        help="where one of them lies; repeated")  # fmt: skip
+    add_places(matrix, "where they lie")
     add("--classes", metavar="A+B", type=filled, help="some of the classes that all of them share")
     add("-p", "--methods", metavar="METHODS", type=filled, default=METHODS,
         help=f"with commas between them (default: {METHODS})")  # fmt: skip
@@ -125,7 +124,6 @@ def _recipe(flags: argparse.Namespace, out: Path, home: str, method: str) -> Rec
     own = copy.copy(flags)
     own.method, own.out, own.smoke = method, str(out), False
     own.task = own.name = own.tune = None
-    own.data = places(flags.data, flags.corpus)
     classes = f",classes={flags.classes}" if flags.classes else ""
     own.protocol = f"away:home={home}{classes}"
     return recipe_of(own)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from emopeft.errors import UserError, unknown
+from emopeft.errors import UserError
 
 Commands = Any  # what argparse's add_subparsers returns; its type has no public name
 Function = Callable[[argparse.Namespace], int]
@@ -66,29 +66,3 @@ def key_and_value(text: str, flag: str = "-o") -> tuple[str, str]:
     if not equals:
         raise UserError(f"{flag} {text}: expected KEY=VALUE")
     return name.strip(), value.strip()
-
-
-def places(texts: Sequence[str] | str | None, corpora: str | None) -> str | dict[str, str] | None:
-    """``--data DIR``, or ``--data NAME=DIR`` once for each corpus: the key ``corpus.data``.
-
-    Args:
-        corpora: as ``--corpus`` names them: ravdess+emodb.
-
-    Raises:
-        UserError: a name that is none of the corpora, or one given twice.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts or ())
-    names = [name.strip() for name in (corpora or "").split("+")]
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, place = text.partition("=")
-        if not equals or (name not in names and len(texts) == 1 and len(names) == 1):
-            if len(texts) > 1:
-                raise UserError(f"--data {text}: of several places each is written NAME=DIR")
-            return text
-        if name not in names:
-            raise unknown("corpus in --data", name, names)
-        if name in found or not place:
-            raise UserError(f"--data {text}: give one place of {name}, as {name}=DIR")
-        found[name] = place
-    return found or None

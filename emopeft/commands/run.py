@@ -11,14 +11,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emopeft.commands.parsing import (
-    Commands,
-    add_command,
-    filled,
-    key_and_value,
-    path,
-    places,
-)
+from emopeft.commands.parsing import Commands, add_command, filled, path
+from emopeft.commands.zero_shot import add_zero_shot_flags, zero_shot
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +24,6 @@ FLAGS = {
     "task": "task",
     "method": "method",
     "corpus": "corpus.name",
-    "data": "corpus.data",
     "protocol": "protocol",
     "fold": "folds",
     "upstream_path": "upstream.path",
@@ -53,28 +46,16 @@ def add_to(commands: Commands) -> None:
         commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
     evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
-    add_away_flags(evaluating)
+    add_places(evaluating, "where the corpus lies")
     evaluating.add_argument(
-        "--corpus",
-        metavar="NAME",
-        type=filled,
+        "--corpus", metavar="NAME", type=filled,
         help="others than the run's own, all of each: zero-shot",
-    )
+    )  # fmt: skip
     evaluating.add_argument(
-        "--data",
-        metavar="DIR",
-        type=filled,
-        action="append",
-        help="where the corpus lies; of several NAME=DIR, repeated",
-    )
-    evaluating.add_argument(
-        "-o",
-        "--override",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="with --corpus: corpus.options or corpus.allow_incomplete",
-    )
+        "-o", "--override", metavar="KEY=VALUE", action="append", default=[],
+        help="with --corpus: corpus.options, corpus.allow_incomplete",
+    )  # fmt: skip
+    add_zero_shot_flags(evaluating)
     add_output(evaluating)
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
@@ -99,8 +80,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
     add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
     add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML); see emopeft recipes")
-    add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap)")
-    add("--data", type=filled, metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
+    add(
+        "--corpus",
+        type=filled,
+        metavar="NAME",
+        help="which corpus (default: iemocap); several: a+b",
+    )
+    add_places(parser, "where it lies (or set EMOPEFT_<NAME>)")
     add(
         "--protocol",
         type=filled,
@@ -135,19 +121,12 @@ def add_upstream_path(parser: argparse.ArgumentParser) -> None:
                         help="local weights, as written by save_pretrained")  # fmt: skip
 
 
-def add_away_flags(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation on other corpora takes."""
+def add_places(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--data``."""
     parser.add_argument(
-        "--labels",
-        metavar="LABEL=CLASS,...",
-        type=filled,
-        help="for evaluate --corpus: what the corpus calls the run's classes",
-    )
-    parser.add_argument(
-        "--leaks",
-        action="store_true",
-        help="for evaluate --corpus: also what the run has heard in training",
-    )
+        "--data", metavar="[NAME=]DIR", type=filled, action="append",
+        help=f"{what}; of several corpora: NAME=DIR for each, or a DIR with a folder for each",
+    )  # fmt: skip
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +138,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
+    from emopeft.downstream.data.places import places_of
+    from emopeft.downstream.data.prepare import choose_corpora
     from emopeft.downstream.data.resolve import resolve
 
     layers: list[dict[str, Any]] = []
@@ -168,8 +149,12 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
     layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
         layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
-    layers += [recipes.parse_override(text) for text in flags.override]
-    return resolve(layers, flags.smoke)
+    overrides = [recipes.parse_override(text) for text in flags.override]
+    if flags.data is not None:
+        layers.append({"corpus.data": flags.data[0]})  # that there is one decides, too
+        chosen = choose_corpora(recipes.build(recipes.merge([*layers, *overrides])))
+        layers.append({"corpus.data": places_of(flags.data, [c.name for c in chosen])})
+    return resolve([*layers, *overrides], flags.smoke)
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
@@ -221,35 +206,10 @@ def evaluate(flags: argparse.Namespace, place: Path) -> int:
 
     own = recipe_of_run(place).corpus.name
     if flags.corpus not in (None, own):
-        return _zero_shot(flags, place, fold, seed)
+        return zero_shot(flags, place, fold, seed)
     if flags.labels or flags.leaks or flags.output:
         raise UserError("--labels, --leaks and --output go with evaluate --corpus OTHER")
-    data = places(flags.data, own)
-    print(evaluation(test_again(place, fold, flags.upstream_path, data, seed)))
-    return 0
-
-
-def _zero_shot(flags: argparse.Namespace, place: Path, fold: str, seed: int | None) -> int:
-    """Test a run on other corpora, show it, and write the predictions where asked to."""
-    from emopeft.downstream.data.recipe import parse_override
-    from emopeft.downstream.reports.results import zero_shot_tables
-    from emopeft.downstream.runs.predict import write_rows
-    from emopeft.downstream.runs.zero_shot import plain_rows, zero_shot
-
-    keys: dict[str, Any] = {}
-    for text in flags.override:
-        keys |= parse_override(text)
-    if other := [key for key in keys if not key.startswith("corpus.")]:
-        raise UserError(f"-o {other[0]} is the run's own; an evaluation takes keys of corpus alone")
-    keys |= {"corpus.name": flags.corpus, "corpus.data": places(flags.data, flags.corpus)}
-    labels = dict(
-        key_and_value(item, "--labels") for item in (flags.labels or "").split(",") if item
-    )
-    done = zero_shot(place, keys, fold, flags.upstream_path, seed, labels, flags.leaks)
-    print(zero_shot_tables(done.results, done.notes))
-    if flags.output is not None:
-        write_rows(plain_rows(done.rows), flags.output)
-        print(f"{len(done.rows)} rows in {flags.output}")
+    print(evaluation(test_again(place, fold, flags.upstream_path, flags.data, seed)))
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from emopeft.downstream.corpora import scan, scan_store
 from emopeft.downstream.data import prepare as preparing
+from emopeft.downstream.data.places import places_of
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build
 from emopeft.errors import UserError
@@ -82,6 +83,21 @@ def test_several_corpora_in_one_plan(both, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             prepare(recipe_of(both / "cache", **keys_of(both, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("words", "corpora", "places"),
+    [
+        (["a/b"], "ravdess", "a/b"),
+        (["a=b/c"], "ravdess", "a=b/c"),  # a path may hold a =
+        (["ravdess=a=b"], "ravdess", "a=b"),
+        (["all"], "ravdess+emodb", "all"),
+        (["emodb=a"], "ravdess+emodb", {"emodb": "a"}),
+        (["emodb=a", "emobox:x=b"], "emobox:x+emodb", {"emodb": "a", "emobox:x": "b"}),
+    ],
+)
+def test_where_corpora_lie(words, corpora, places):
+    assert places_of(words, corpora.split("+")) == places
 
 
 def table(folder: Path, speakers: str = "abc") -> Path:
