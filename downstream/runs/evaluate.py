@@ -13,8 +13,8 @@ from tqdm import tqdm
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
-from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.places import places_of
+from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
 from emopeft.downstream.data.recipe import Recipe, build, from_file
 from emopeft.downstream.models.build import restore

@@ -151,9 +151,7 @@ def sampling_chances(
     for corpus in sorted(set(corpora)):
         own = torch.tensor([name == corpus for name in corpora])
         part = targets[own]
-        each = (
-            torch.ones(len(part)) if keys.sampling == "none" else task.balance(part, keys.sampling)
-        )
+        each = torch.ones(len(part)) if keys.sampling == "none" else task.balance(part, keys.sampling)
         chances[own] = each.double() / each.double().sum()
     return chances
 
