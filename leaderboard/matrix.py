@@ -106,6 +106,7 @@ def gather_matrix(places: Iterable[Path]) -> Matrix:
         if run.method != BASE and (run.home, BASE) in by_key
         for corpus, test in run.tests.items()
     }
+    runs.sort(key=lambda run: (run.home, methods.index(run.method)))
     upstream = upstream_name(runs[0].record["upstream"])
     return Matrix(task, upstream, homes, tested, methods, cells, gains, runs, left_out)
 

@@ -77,9 +77,9 @@ def split_methods(text: str) -> list[str]:
     methods: list[str] = []
     for item in filled(text).split(","):
         if methods and re.match(r"\s*\w+\s*=", item):  # an option of the method before it
-            methods[-1] += f",{item}"
-        elif item.strip():
-            methods.append(item.strip())
+            methods[-1] += f",{item.strip()}"
+        elif item := item.strip():
+            methods.append(item)
     if twice := [m for m in methods if methods.count(m) > 1]:
         raise UserError(f"-p names the method {twice[0]} twice; give each once")
     return methods
