@@ -135,7 +135,7 @@ def _values(matrix: Matrix, style: str, escape: Callable[[str], str]) -> str:
                 text = NONE if summary is None else statistic(matrix.metric, summary)
                 cells.append(f"[{text}]" if corpus == home and summary else text)
             if set(cells) != {NONE}:
-                rows.append([escape(home), escape(method), *map(escape, cells)])
+                rows.append([escape(home), escape(method), *cells])
     return _grid(matrix, rows, style, escape)
 
 
@@ -145,7 +145,7 @@ def _gains(matrix: Matrix, style: str, escape: Callable[[str], str]) -> str:
         for method in matrix.methods:
             cells = [_gain(matrix, (home, corpus, method), " ") for corpus in matrix.tested]
             if set(cells) != {NONE}:
-                rows.append([escape(home), escape(method), *map(escape, cells)])
+                rows.append([escape(home), escape(method), *cells])
     return _grid(matrix, rows, style, escape)
 
 
@@ -189,7 +189,7 @@ def _draw_values(matrix: Matrix, path: Path) -> None:
 def _draw_gains(matrix: Matrix, path: Path) -> None:
     values = {key: gain.value for key, gain in matrix.gains.items()}
     methods = [m for m in matrix.methods if any(key[2] == m for key in values)]
-    what = "minus the frozen probe's, and 95 % interval"
+    what = "minus the frozen probe's"
     _draw(matrix, path, methods, values, lambda key: _gain(matrix, key, "\n"), what, 0.0)
 
 
@@ -217,8 +217,10 @@ def _draw(
         )
         for method in methods
     ]
+    name = matrix.runs[0].record["upstream"]["name"]
+    scale = matrix.metric.title if around is None else f"{matrix.metric.title}, difference"
     heat_maps(
-        path, panels, title=plain(f"{matrix.metric.title} {what}, {matrix.upstream}"),
+        path, panels, title=f"{matrix.metric.title} {what}\n{plain(name, 40)}",
         rows=[plain(h, 40) for h in homes], columns=[plain(c, 40) for c in tested],
-        axes=(TRAINED, TESTED), scale=matrix.metric.title, around=around,
+        axes=(TRAINED, TESTED), scale=scale, around=around,
     )  # fmt: skip
