@@ -127,6 +127,22 @@ def prepare(recipe: Recipe) -> Data:
     return Data(corpora, [roots[c.name] for c in corpora], plan)
 
 
+def read_corpora(recipe: Recipe) -> list[tuple[Corpus, list[Utterance]]]:
+    """Each of the recipe's corpora as it lies, with its utterances; no protocol, no audio.
+
+    Raises:
+        UserError: a place that is not known, or a tree that is not the corpus.
+    """
+    corpora = choose_corpora(recipe)
+    options = _options(recipe, corpora)
+    found = []
+    for corpus in corpora:
+        root, given = place_of(corpus, recipe, len(corpora) > 1), options[corpus.name]
+        utterances = _load(corpus, root, given, recipe.corpus.allow_incomplete)
+        found.append((_placed(corpus, root, given), utterances))
+    return found
+
+
 def _check_tasks(protocol: Protocol, recipe: Recipe) -> None:
     for task in task_classes(recipe.task):
         if task.name not in protocol.tasks and not task.auxiliary:

@@ -51,9 +51,7 @@ def evaluate(
         UserError: no trained fold, or a corpus with other folds or other audio.
     """
     folders = fold_folders(run, fold, seed)
-    root = run if (run / "recipe.yaml").is_file() else run.parent
-    place = root / "recipe.yaml"
-    recipe = build(from_file(place))
+    recipe = recipe_of_run(run)
     if data is not None:
         recipe.corpus.data = _places(recipe, data)
     plan = prepare(recipe).plan
@@ -89,6 +87,12 @@ def evaluate(
                 }
             )
     return results
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
+    root = run if (run / "recipe.yaml").is_file() else run.parent
+    return build(from_file(root / "recipe.yaml"))
 
 
 def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:

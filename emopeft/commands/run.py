@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopeft.commands.parsing import Commands, add_command, filled, path
+from emopeft.commands.zero_shot import add_zero_shot_flags, zero_shot
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,17 @@ def add_to(commands: Commands) -> None:
         commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
     evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
-    add_places(evaluating, "where the corpus lies now")
+    add_places(evaluating, "where the corpus lies")
+    evaluating.add_argument(
+        "--corpus", metavar="NAME", type=filled,
+        help="others than the run's own, all of each: zero-shot",
+    )  # fmt: skip
+    evaluating.add_argument(
+        "-o", "--override", metavar="KEY=VALUE", action="append", default=[],
+        help="with --corpus: corpus.options, corpus.allow_incomplete",
+    )  # fmt: skip
+    add_zero_shot_flags(evaluating)
+    add_output(evaluating)
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
     predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
@@ -186,12 +197,19 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 
 def evaluate(flags: argparse.Namespace, place: Path) -> int:
-    """Test the folds of a run again and show how far they are from what was recorded."""
+    """Test the folds of a run again and show how far they are from what was recorded; or, with
+    ``--corpus``, on other corpora."""
+    seed, fold = one_seed(flags.seed), flags.fold or "all"
     from emopeft.downstream.reports.results import evaluation
     from emopeft.downstream.runs.evaluate import evaluate as test_again
+    from emopeft.downstream.runs.evaluate import recipe_of_run
 
-    seed = one_seed(flags.seed)
-    print(evaluation(test_again(place, flags.fold or "all", flags.upstream_path, flags.data, seed)))
+    own = recipe_of_run(place).corpus.name
+    if flags.corpus not in (None, own):
+        return zero_shot(flags, place, fold, seed)
+    if flags.labels or flags.leaks or flags.output:
+        raise UserError("--labels, --leaks and --output go with evaluate --corpus OTHER")
+    print(evaluation(test_again(place, fold, flags.upstream_path, flags.data, seed)))
     return 0
 
 

@@ -107,14 +107,14 @@ def shared_labels(
 
 
 def taking_part(
-    corpus: Corpus, utterances: Sequence[Utterance], labels: LabelMap
+    corpus: Corpus, utterances: Sequence[Utterance], labels: LabelMap | None = None
 ) -> list[Utterance]:
-    """All of the corpus' utterances of these labels, by id; without those that its own protocol
-    leaves out, or has in a test without targets."""
+    """All of the corpus' utterances of these labels (None: all), by id; without those that its own
+    protocol leaves out, or has in a test without targets."""
     own = own_protocol(corpus)
     known = parted(own, of_corpus(corpus, utterances))[0]
-    chosen = [u for u in known if u.emotion in labels and not left_out(own, u)]
-    return sorted(chosen, key=lambda u: u.id)
+    chosen = [u for u in known if labels is None or u.emotion in labels]
+    return sorted((u for u in chosen if not left_out(own, u)), key=lambda u: u.id)
 
 
 @dataclasses.dataclass(frozen=True)
