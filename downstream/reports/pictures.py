@@ -19,7 +19,7 @@ from emopeft.files import writing
 UNDATED = {".svg": {"Date": None}, ".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 MARKERS = "osD^vPX*<>hd"
 # Text stays text in an .svg, and what has a name at random gets the same one each time.
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "emopeft",
     "font.size": 10,
