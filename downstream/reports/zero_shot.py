@@ -28,7 +28,7 @@ def zero_shot_tables(results: Sequence[Mapping[str, Any]], notes: Sequence[str])
             + [value(metric, one["metrics"][metric.name]) for metric in task.shown]
             for one in of
         ]
-        entries = [dict(one) | {"metrics": {test: one["metrics"]}} for one in of]
+        entries = [{**one, "metrics": {test: one["metrics"]}} for one in of]
         means = summarise(entries, task, [test])[test]
         rows.append(["mean", "", "", *(statistic(m, means[m.name]) for m in task.shown)])
         headers = ["fold", "seed", "clips", *(metric.title for metric in task.shown)]
