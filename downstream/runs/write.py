@@ -22,6 +22,7 @@ from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
 from emopeft.downstream.runs.identity import clips_identity, transfer_facts
+from emopeft.downstream.runs.origin import origin_facts
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
 from emopeft.downstream.runs.stages import keys_of
@@ -187,17 +188,18 @@ def _facts(session: Session, work: Work, outcome: Outcome | None, share: float) 
         },
         "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
         **_clips(session, fold),
-        **_transfer(session, fold, outcome),
+        **_transfer(session, work, outcome),
     }
 
 
-def _transfer(session: Session, fold: Fold, outcome: Outcome | None) -> dict[str, Any]:
-    """How the stages of a transfer were used; nothing for any other plan."""
-    if not has_domains([fold]):
+def _transfer(session: Session, work: Work, outcome: Outcome | None) -> dict[str, Any]:
+    """How the stages of a transfer were used, or what was gone on from; nothing for any other."""
+    origin = origin_facts(session, work)
+    if not has_domains([work.fold]) and origin is None:
         return {}
     shared = outcome is not None and any(s.shared for s in outcome.stages.values())
     facts = transfer_facts(session.recipe, session.task)
-    return {"transfer": facts | {"origin": None, "shared": shared, "moments": {}}}
+    return {"transfer": facts | {"origin": origin, "shared": shared, "moments": {}}}
 
 
 def _clips(session: Session, fold: Fold) -> dict[str, Any]:
@@ -216,6 +218,12 @@ def _clips(session: Session, fold: Fold) -> dict[str, Any]:
         "tests": {name: cut(examples) for name, examples in fold.tests.items()},
     }
     return {"clips": identity["clips"] | {"cut": counts}}
+
+
+def _before(session: Session) -> list[dict[str, Any]]:
+    """The stage that another run took the place of."""
+    begins = session.recipe.transfer.init_from is None
+    return [] if begins else [{"name": "init_from", "method": None, "freeze": [], "keys": {}}]
 
 
 def _setup(session: Session, stage: Stage) -> Setup:
@@ -343,6 +351,6 @@ def adapter_config(session: Session, work: Work, last: Stage) -> dict[str, Any]:
         "fold": work.fold.name,
         "seed": work.seed,
         "numerics": session.numerics.describe(session.accelerator.device),
-        "stages": work.fold.heads(),
+        "stages": [*_before(session), *work.fold.heads()],
         "clips": dataclasses.asdict(session.recipe.clips),
     }  # fmt: skip
