@@ -156,7 +156,11 @@ def hash_of(name: str) -> int:
         ("transfer", ["iemocap"], "needs a source and a target"),
         ("transfer:source=acted", ["iemocap"], "needs a source and a target"),
         ("transfer:source=acted,target=acted", ["iemocap"], "needs a source and a target"),
-        ("transfer:source=acted,target=shouted", ["iemocap"], "unknown style of the corpus .shouted."),
+        (
+            "transfer:source=acted,target=shouted",
+            ["iemocap"],
+            "unknown style of the corpus .shouted.",
+        ),
         (STYLES, ["iemocap", "emodb"], "are styles of one corpus"),
         ("transfer", ["iemocap", "emodb", "ravdess"], "takes two corpora"),
         ("transfer:source_folds=x," + STYLES.partition(":")[2], ["iemocap"], "for two corpora"),
