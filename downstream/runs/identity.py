@@ -21,6 +21,7 @@ from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.data.transfer import SOURCE, TARGET, decisions
 from emopeft.downstream.models.build import Blueprint
 from emopeft.downstream.records.values import without
+from emopeft.downstream.runs.origin import origin_identity
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
 from emopeft.files import digest, locked, read_json, write_json, write_text
@@ -105,7 +106,7 @@ def identity_of(
 
 def transfer_identity(recipe: Recipe, task: Task) -> dict[str, Any]:
     """What is done with the stages of a plan, as key "transfer"; nothing where it is the usual."""
-    said = decisions(transfer_facts(recipe, task))
+    said = decisions(transfer_facts(recipe, task)) | origin_identity(recipe)
     return {"transfer": said} if said else {}
 
 

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.record import write_record
+from emopeft.downstream.runs.origin import check_origin
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session, open_session
 from emopeft.downstream.runs.stages import check_stages, train_fold
@@ -46,7 +47,7 @@ def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[s
     with graceful():
         session = open_session(recipe, command, recipe_file)
         todo = _todo(session)
-        check_stages(session, [work.fold for work in todo])
+        check_stages(session, todo)
         share = 1 / max(1, len(todo))  # of what all folds of this call needed once
         for work, outcome in _trained(session, todo):
             if not session.accelerator.is_main_process:
@@ -113,6 +114,7 @@ def _finished(session: Session, place: Path) -> bool:
             f"{place} was trained by another run than {session.folder / 'identity.json'} says; "
             "delete it to train this fold again"
         )
+    check_origin(session, place, result)
     return True
 
 

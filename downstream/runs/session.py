@@ -96,7 +96,8 @@ class Session:
     @property
     def is_probe(self) -> bool:
         """Whether all that trains is a head on kept time means, in one stage."""
-        return _is_probe(self.setup, self.plan, self.recipe.seeds[0])
+        begins = self.recipe.transfer.init_from is None
+        return begins and _is_probe(self.setup, self.plan, self.recipe.seeds[0])
 
     def indices(self, examples: tuple[Example, ...]) -> list[int]:
         """The examples' places."""
@@ -248,7 +249,7 @@ def _probe_ahead(recipe: Recipe, plan: Plan, blueprint: Blueprint, adaptation: A
     """Whether the run will be a probe, before anything is kept."""
     if not recipe.cache.enabled or any(len(fold.stages) > 1 for fold in plan.folds):
         return False
-    if any(adaptation.upstream.trainable()):
+    if any(adaptation.upstream.trainable()) or recipe.transfer.init_from is not None:
         return False
     head = blueprint.model(recipe.seeds[0], adaptation).head
     return head.pooled and probes_can_train(head, torch.empty(0))

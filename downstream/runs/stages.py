@@ -19,6 +19,7 @@ from emopeft.downstream.data.transfer import BEFORE, BETWEEN, SOURCE, TARGET, ha
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.models.checkpoint import read_progress, write_progress
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.origin import origin_facts, origin_of
 from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.shared_stage import shared_stage
 from emopeft.downstream.runs.strategies import (
@@ -63,7 +64,13 @@ def train_fold(session: Session, work: Work, start: Start | None = None) -> Outc
         moments[BEFORE] = _outputs(session, new, fold.tests)
         ends[START] = new.plain.kept_state()
     done: dict[str, StageOutcome] = {}
+    origin = origin_of(session, work)
     before: Before = start
+    if origin is not None:
+        before = ends[SOURCE] = origin.state
+        if domains:
+            old = _beginning(session, work, todo[0], before)
+            moments[BETWEEN] = _outputs(session, old, fold.tests)
     for stage in todo:
         last = stage is todo[-1]
         outcome, trainer = _train_stage(session, work, stage, before, last)
@@ -101,19 +108,23 @@ def _beginning(session: Session, work: Work, stage: Stage, before: Before) -> Tr
     return _trainer(session, work, whole, before, keys, keys.lr, None)
 
 
-def check_stages(session: Session, folds: Sequence[Fold]) -> None:
+def check_stages(session: Session, todo: Sequence[Work]) -> None:
     """Try how the stages follow each other, before anything is trained.
 
-    Raises UserError for a key, a part to freeze or a method that does not fit.
+    Raises UserError for a key, a part to freeze or a method that does not fit, and for a checkpoint
+    that a fold may not go on from.
     """
     recipe = session.recipe
-    for fold in {digest(fold.heads()): fold for fold in folds}.values():
+    for work in todo:
+        origin_facts(session, work)
+    for work in {digest(work.fold.heads()): work for work in todo}.values():
+        fold, origin = work.fold, origin_of(session, work)
         check_strategy(session, fold)
-        before: dict[str, Tensor] | None = None
+        before = None if origin is None else origin.state
         stages = stages_of(recipe.transfer, fold, session.task, recipe.seeds[0])
         for stage in stages:
             keys_of(session, fold, stage)
-            if len(stages) == 1 and not stage.freeze:
+            if len(stages) == 1 and not stage.freeze and origin is None:
                 break
             setup = session.setups[stage.method or recipe.method]
             model = setup.model(recipe.seeds[0])
@@ -272,7 +283,7 @@ def _carry(model: AdaptedModel, before: dict[str, Tensor], stage: Stage) -> None
     if lost:
         raise UserError(
             f"stage {stage.name} has no place for {lost[0]}, which the stage before it trained; "
-            "its method must contain that of the stage before"
+            "its method must contain that of the stage before (of --init-from: of that run)"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -106,8 +105,6 @@ class Transferred:
     Attributes:
         moments: "before" (the start) and, where the target's stage went on from the source's end,
             "between": per named test the head's outputs (utterances, outputs).
-        origin: the checkpoint that took the place of the source's stage, as the record has it.
     """
 
     moments: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
-    origin: dict[str, Any] | None = None

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from emopeft import __version__
-from emopeft.downstream.data.fold import Example, Fold, Stage
-from emopeft.downstream.data.recipe import shipped
-from emopeft.downstream.data.transfer import has_domains
-from emopeft.downstream.feature_cache.excerpts import spans
-from emopeft.downstream.feature_cache.kept_states import ProbeResult
+from emopeft.downstream.data.fold import Example
 from emopeft.downstream.models.checkpoint import write_adapter
-from emopeft.downstream.models.counting import method_parts, parameter_counts
 from emopeft.downstream.records.folds import write_fold
 from emopeft.downstream.records.predictions import DEV, Prediction, not_finite
-from emopeft.downstream.runs.identity import clips_identity, told, transfer_facts
-from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
-from emopeft.downstream.runs.session import Session, Setup
-from emopeft.downstream.runs.stages import keys_of
-from emopeft.downstream.runs.strategies import stages_of
+from emopeft.downstream.runs.facts import adapter_config, fold_facts, last_stage, probe_facts
+from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.unscored import unscored_rows, write_submissions
-from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
+from emopeft.downstream.runs.work import Outcome, Work
 from emopeft.downstream.tasks.base import rows_of
 from emopeft.numerics import peak_memory
 
@@ -42,7 +30,7 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         name: _table(session, examples, outcome.tests[name])
         for name, examples in work.fold.tests.items()
     }
-    last = _last_stage(work, outcome)
+    last = last_stage(work, outcome)
     dev = _table(session, last.dev, outcome.dev)
     tested = [p for n, e in work.fold.tests.items() for p in _rows(work, n, e, tables[n])]
     developed = _rows(work, DEV, last.dev, dev)
@@ -55,7 +43,7 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         return
     # What is written is counted from what is written.
     outcome.last.fit.best = session.task.measure(dev)
-    facts = _facts(session, work, outcome, share) | {
+    facts = fold_facts(session, work, outcome, share) | {
         "status": "finished",
         "reason": None,
         "peak_memory_bytes": outcome.peak,
@@ -63,7 +51,7 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
     }
     facts["seconds"] |= {"test": outcome.tested}
     if outcome.probe is not None:
-        facts["probe"] = _probe(session, outcome.probe)
+        facts["probe"] = probe_facts(session, outcome.probe)
     if "transfer" in facts:
         facts["transfer"] |= {"moments": {moment: of for moment, (_, of) in moments.items()}}
     kept = dataclasses.replace(last, method=outcome.last.method or last.method)
@@ -74,11 +62,6 @@ def write_finished(session: Session, work: Work, outcome: Outcome, share: float)
         {moment: rows for moment, (rows, _) in moments.items()},
     )  # fmt: skip
     work.clear()
-
-
-def _last_stage(work: Work, outcome: Outcome) -> Stage:
-    """The plan's stage that was trained last."""
-    return {stage.name: stage for stage in work.fold.stages}[list(outcome.stages)[-1]]
 
 
 def _moments(
@@ -95,7 +78,7 @@ def _moments(
 
 def write_failed(session: Session, work: Work, reason: str, share: float) -> None:
     """Write that a fold failed, and why."""
-    facts = _facts(session, work, None, share) | {
+    facts = fold_facts(session, work, None, share) | {
         "status": "failed",
         "reason": reason,
         "peak_memory_bytes": peak_memory(),
@@ -120,229 +103,3 @@ def _rows(
         )
         for e, values in zip(examples, rows_of(table), strict=True)
     ]  # fmt: skip
-
-
-# ---- facts ----------------------------------------------------------------------------------
-
-
-def _facts(session: Session, work: Work, outcome: Outcome | None, share: float) -> dict[str, Any]:
-    """All of `FoldFacts` but what finished and failed folds differ in.
-
-    Args:
-        outcome: None of a failed fold.
-    """
-    stages = outcome.stages if outcome else {}
-    own = [stage for stage in stages.values() if not stage.shared]
-    setup = _setup(session, _last_stage(work, outcome) if outcome else work.fold.stages[-1])
-    head = setup.blueprint.model(session.recipe.seeds[0], setup.adaptation).head
-    recipe, fold = session.recipe, work.fold
-    train = {e.key: e for s in fold.stages for e in s.train}
-    return {
-        "schema": 2,
-        "emopeft": __version__,
-        "run": session.folder.name,
-        "fold": fold.name,
-        "seed": work.seed,
-        "seeds": list(recipe.seeds),
-        "identity": session.identity,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": session.command,
-        "plan": _plan(session),
-        "stages": [
-            stage.head()
-            | {"result": _stage(session, work, stage, stages[n]) if n in stages else None}
-            for stage in fold.stages
-            for n in [stage.name]
-        ],
-        "task": session.task.describe(),
-        "corpora": _corpora(session),
-        "upstream": _upstream(session),
-        "method": {
-            "spec": setup.adaptation.spec,
-            "asked": recipe.method,
-            "parts": method_parts(setup.adaptation, head),
-        },
-        "head": setup.blueprint.head,
-        "parameters": parameter_counts(setup.adaptation, head),
-        "train": told(recipe.train),
-        "numerics": session.numerics.describe(session.accelerator.device)
-        | {"threads": torch.get_num_threads()},
-        "recipe": recipe_facts(session.recipe_file),
-        "device": device_facts(session.accelerator),
-        "packages": package_versions(),
-        "code": code_version(),
-        "seconds": {name: s * share for name, s in session.seconds.items()}
-        | {
-            "tune": sum(s.tuning for s in own),
-            "train": sum(s.fit.seconds for s in own),
-            "test": 0.0,
-        },
-        "frozen_seconds": setup.examples.frozen_seconds() + _probes_frozen_seconds(session),
-        "cache": setup.examples.facts() | {"bytes": setup.examples.stored_bytes()},
-        "hours": sum(session.plan.seconds[e.uid] for e in train.values()) / 3600,
-        "utterances": {
-            "train": sum(len(s.train) for s in fold.stages),
-            "dev": sum(len(s.dev) for s in fold.stages),
-            "tests": {name: len(examples) for name, examples in fold.tests.items()},
-        },
-        "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
-        **_clips(session, fold),
-        **_transfer(session, fold, outcome),
-    }
-
-
-def _transfer(session: Session, fold: Fold, outcome: Outcome | None) -> dict[str, Any]:
-    """How the stages of a transfer were used; nothing for any other plan."""
-    if not has_domains([fold]):
-        return {}
-    shared = outcome is not None and any(s.shared for s in outcome.stages.values())
-    facts = transfer_facts(session.recipe, session.task)
-    return {"transfer": facts | {"origin": None, "shared": shared, "moments": {}}}
-
-
-def _clips(session: Session, fold: Fold) -> dict[str, Any]:
-    """How longer clips were taken, and how many were longer; nothing where all were whole."""
-    identity = clips_identity(session.recipe)
-    if not identity:
-        return {}
-    whole = session.plan.seconds
-
-    def cut(examples: Iterable[Example]) -> int:
-        return sum(bool(spans(session.recipe.clips, whole[e.uid])) for e in examples)
-
-    counts = {
-        "train": sum(cut(s.train) for s in fold.stages),
-        "dev": sum(cut(s.dev) for s in fold.stages),
-        "tests": {name: cut(examples) for name, examples in fold.tests.items()},
-    }
-    return {"clips": identity["clips"] | {"cut": counts}}
-
-
-def _setup(session: Session, stage: Stage) -> Setup:
-    return session.setups[stage.method or session.recipe.method]
-
-
-def _stage(session: Session, work: Work, stage: Stage, outcome: StageOutcome) -> dict[str, Any]:
-    fit = outcome.fit
-    trained = stages_of(session.recipe.transfer, work.fold, session.task, work.seed)
-    stage = {s.name: s for s in trained}[stage.name]  # with all that it was trained on
-    hours = sum(session.examples.seconds[i] for i in session.indices(stage.train)) / 3600
-    batch = keys_of(session, work.fold, stage).batch_size
-    epochs = fit.steps * batch / len(stage.train)
-    return {
-        "steps": fit.steps,
-        "best_step": fit.best_step,
-        "lr": outcome.lr,
-        "tried": outcome.tried,
-        "history": fit.history,
-        "dev": fit.best,
-        "seconds": fit.seconds,
-        "audio_hours": hours * epochs,
-    }
-
-
-def _probe(session: Session, result: ProbeResult) -> dict[str, Any]:
-    return result.model_dump() | {"frozen_seconds": _probes_frozen_seconds(session)}
-
-
-def _probes_frozen_seconds(session: Session) -> float:
-    return 0.0 if session.frozen is None else session.frozen.examples.frozen_seconds()
-
-
-def _plan(session: Session) -> dict[str, Any]:
-    plan, protocol = session.plan, session.plan.protocol
-    return {
-        "protocol": protocol.name,
-        "version": protocol.version,
-        "description": protocol.description,
-        "source": protocol.source,
-        "hash": plan.hash,
-        "audio_hash": plan.audio_hash,
-        "folds": {
-            fold.name: {"hash": plan.fold_hash(fold), "audio": plan.fold_audio_hash(fold)}
-            for fold in plan.folds
-        },
-        "tests": list(plan.folds[0].tests),
-        "complete": plan.complete,
-        "missing": list(plan.missing),
-        "dropped": dict(plan.dropped),
-        "overlap": list(protocol.speaker_overlap),
-        "unknown_speakers": protocol.unknown_speakers,
-        "duplicates": [list(group) for group in plan.duplicates],
-        "warnings": list(plan.warnings),
-    }
-
-
-def _corpora(session: Session) -> list[dict[str, Any]]:
-    rows = []
-    for corpus in session.data.corpora:
-        uids = {e.uid for e in session.plan.examples() if e.utterance.corpus == corpus.name}
-        hours = sum(session.plan.seconds[uid] for uid in uids) / 3600
-        rows.append(
-            {"name": corpus.name, "title": corpus.title, "licence": corpus.licence,
-             "utterances": len(uids), "hours": hours}
-        )  # fmt: skip
-    return rows
-
-
-def _upstream(session: Session) -> dict[str, Any]:
-    upstream, keys = session.upstream, session.recipe.upstream
-    return {
-        "name": keys.name,
-        "source": public_source(upstream.source, keys.path),
-        "local": keys.path is not None,
-        "loader": upstream.loader,
-        "revision": upstream.revision,
-        "licence": upstream.licence,
-        "weights": upstream.weights or None,
-        "options": upstream.options,
-        "code": upstream.code,
-        "parameters": upstream.parameter_count,
-        "note": upstream.note,
-    }
-
-
-def public_source(source: str, path: str | None) -> str | None:
-    """Where weights are from, without the folders of this machine."""
-    if path is not None:
-        return f"local:{Path(path).resolve().name}"
-    return source or None
-
-
-def recipe_facts(place: Path | None) -> dict[str, Any]:
-    """A recipe file by its name; one of ours by its folder too: ``lashkarashvili2024/lora``."""
-    if place is None:
-        return {"name": None, "file": None}
-    ours = shipped("").resolve()
-    path = place.resolve()
-    name = path.relative_to(ours).with_suffix("").as_posix() if ours in path.parents else path.stem
-    return {"name": name, "file": path.name}
-
-
-def adapter_config(session: Session, work: Work, last: Stage) -> dict[str, Any]:
-    """What rebuilds the model: adapter.json. ``last``: the stage whose method it has."""
-    setup = _setup(session, last)
-    upstream, protocol = session.upstream, session.plan.protocol
-    return {
-        "schema": 2,
-        "upstream": {
-            **dataclasses.asdict(session.recipe.upstream),
-            "revision": upstream.revision,
-            "weights": upstream.weights,
-            "loader": upstream.loader,
-            "options": upstream.options,
-            "code": upstream.code,
-        },
-        "method": setup.adaptation.recorded(),
-        "head": setup.blueprint.head,
-        "task": session.task.describe(),
-        "corpora": [{"name": c.name, "licence": c.licence} for c in session.data.corpora],
-        "protocol": {
-            "name": protocol.name, "version": protocol.version, "hash": session.plan.hash
-        },
-        "fold": work.fold.name,
-        "seed": work.seed,
-        "numerics": session.numerics.describe(session.accelerator.device),
-        "stages": work.fold.heads(),
-        "clips": dataclasses.asdict(session.recipe.clips),
-    }  # fmt: skip

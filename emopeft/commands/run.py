@@ -30,6 +30,7 @@ FLAGS = {
     "name": "name",
     "out": "out",
     "tune": "train.tune",
+    "init_from": "transfer.init_from",
 }
 
 
@@ -97,6 +98,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=filled, metavar="S", help="0, or several: 0,1,2")
     add_upstream_path(parser)
     add("--tune", choices=("none", "lr"), help="lr: choose the learning rate on dev, per fold")
+    add("--init-from", metavar="RUN", type=filled, help="go on from a finished run's checkpoints")
     add(
         "-o",
         "--override",

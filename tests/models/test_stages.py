@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from emopeft.downstream.data.transfer import PARTS
 from emopeft.errors import UserError
 from emopeft.peft_modules.apply import adapt
 from emopeft.peft_modules.freezing import freeze
@@ -103,6 +104,36 @@ def test_freezing_by_method_or_by_name() -> None:
     assert "head.classifier.weight" in changed
     rest = model.freeze(["head"])
     assert set(rest) == {f"head.{n}" for n, _ in model.head.named_parameters()} - set(frozen)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_all_of_it_and_nothing_else(part: str) -> None:
+    """What transfer.freeze names, by where peft and our own modules put it."""
+    spec = "lora:r=2+ba:bottleneck=4+wg+ws"
+    upstream = base("hubert_base_like")[0]
+    _, first = built(upstream, spec)
+    train(first, batch_of(first))
+    adaptation, model = built(upstream, spec, seed=4)
+    model.carry(first.kept_state())
+    own = {
+        name: {n for n, p in model.upstream.named_parameters() if p.requires_grad and has(n)}
+        for name, has in {
+            "lora.A": lambda n: ".lora_A.default.weight" in n,
+            "lora.B": lambda n: ".lora_B.default.weight" in n,
+            "lora": lambda n: ".lora_" in n,
+            "ba": lambda n: n.rpartition(".")[0].endswith((".down", ".up")),
+            "wg": lambda n: n in adaptation.parts[-1].sizes,
+            "ws": lambda n: False,
+            "head": lambda n: False,
+        }.items()
+    }[part]
+    expected = {f"upstream.{n}" for n in own}
+    if part in ("ws", "head"):
+        inside = {n for n, _ in model.head.named_parameters()}
+        expected = {f"head.{n}" for n in inside if part == "head" or n == "featurizer.weights"}
+    assert expected and set(model.freeze([PARTS[part]])) == expected
+    sizes = {"lora.A": 3 * 4, "lora.B": 3 * 4, "lora": 3 * 8, "ba": 3 * 4, "wg": 3}
+    assert len(expected) == sizes.get(part, len(expected))
 
 
 def test_an_unknown_pattern_lists_what_trains() -> None:
