@@ -15,13 +15,9 @@ from tabulate import tabulate
 
 from emopeft.downstream.measures.columns import NONE
 from emopeft.downstream.reports.numbers import statistic, value
-from emopeft.downstream.reports.results import (
-    method_name,
-    test_name,
-    unscored,
-    upstream_name,
-)
+from emopeft.downstream.reports.results import method_name, test_name, unscored, upstream_name
 from emopeft.leaderboard.gather import Board, Row, Table
+from emopeft.leaderboard.per_corpus import corpora_grid, of_row
 from emopeft.text import LONGEST, plain, visible
 from emopeft.units import duration, size
 
@@ -203,6 +199,7 @@ def markdown(board: Board) -> str:
         parts += [
             f"## {_heading(table, cell)}",
             grid(table, "pipe", cell),
+            *corpora_grid(table, "pipe", cell),
             "\n".join(f"- {line}" for line in _caption(table, lambda text: cell(text, 500))),
             "Each row again:",
             fenced(commands),
@@ -226,6 +223,8 @@ def terminal(board: Board) -> str:
     parts = [f"WARNING: {plain(warning, 1000)}" for warning in board.warnings]
     for table in board.tables:
         parts.append(f"{_heading(table, plain)}\n{grid(table, 'simple', plain)}")
+        if apart := corpora_grid(table, "simple", plain):
+            parts.append("\n".join(apart))
         if table.test == table.plan["tests"][-1]:
             parts += [f"unscored: {plain(one)}" for one in unscored(table.rows[0].data["folds"])]
     if board.incomplete:
@@ -268,6 +267,7 @@ def as_json(board: Board) -> dict[str, Any]:
             "corpora": table.corpora,
             "rows": [
                 {"rank": rank, "summary": row.data["summary"][table.test], **entry(row)}
+                | ({"by_corpus": of} if (of := of_row(row, table.test)) else {})
                 for row, rank in zip(table.rows, table.ranks(), strict=True)
             ],
         }

@@ -7,7 +7,7 @@ block: 589,824 parameters on a base model (768 x 12).
 
 ``targets=classifier`` is LoRA on the head alone: the classifier's weight stays as it was drawn, or
 as the probe has it that the head starts from, and only its low-rank update trains, beside the rest
-of the head.
+of the head. With ``targets=classifier-only`` the rest of the head stays as it was drawn, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from emopeft.peft_modules.placing import ROLES
 from emopeft.peft_modules.tensors import untrained
 from emopeft.upstream.base import Upstream
 
-CLASSIFIER = "classifier"
+CLASSIFIER, ALONE = "classifier", "classifier-only"
+IN_HEAD = (CLASSIFIER, ALONE)
 
 
 @register
@@ -47,13 +48,15 @@ class Lora(Method):
     alpha: float = option(1.0, "the update is scaled by alpha / r")
     dropout: float = option(0.0, "dropout on the input of A")
     targets: tuple[str, ...] = option(
-        ("q", "k", "v", "o"), "roles: any of q k v o fc1 fc2, and the head's classifier"
+        ("q", "k", "v", "o"),
+        "roles: any of q k v o fc1 fc2, and the head's classifier (classifier-only: and nothing "
+        "else of the head)",
     )
     blocks: str = option("all", "which blocks: all, last:N, or numbers and ranges such as 0-2+5")
 
     @property
     def needs_blocks(self) -> bool:  # type: ignore[override]
-        return self.targets != (CLASSIFIER,)
+        return any(t not in IN_HEAD for t in self.targets)
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -63,23 +66,26 @@ class Lora(Method):
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora:dropout={self.dropout} must be in [0, 1)")
         for target in self.targets:
-            if target not in (*ROLES, CLASSIFIER):
-                raise unknown("target of lora", target, (*ROLES, CLASSIFIER))
+            if target not in (*ROLES, *IN_HEAD):
+                raise unknown("target of lora", target, (*ROLES, *IN_HEAD))
 
     def arguments(self) -> dict[str, object]:
         """Of peft's LoraConfig, which declares alpha an int and takes any number."""
         return {"r": self.r, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
 
     def patch(self, upstream: Upstream) -> Iterable[nn.Parameter]:
-        roles = tuple(t for t in self.targets if t != CLASSIFIER)
+        roles = tuple(t for t in self.targets if t not in IN_HEAD)
         if not roles:
             return []
         return inject(upstream, self.name, "LORA", self.arguments(), roles, self.blocks)
 
     def patch_head(self, head: nn.Module) -> Iterable[nn.Parameter]:
-        if CLASSIFIER not in self.targets:
+        if not any(t in IN_HEAD for t in self.targets):
             return []
-        return inject_head(head, self.name, "LORA", self.arguments())
+        trained = inject_head(head, self.name, "LORA", self.arguments())
+        if ALONE in self.targets:
+            head.requires_grad_(False)  # `patch_head` switches on what is returned
+        return trained
 
     def doubled(self) -> Lora:
         return dataclasses.replace(self, r=2 * self.r, alpha=2 * self.alpha)

@@ -76,6 +76,17 @@ def _demographics(path: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
+def actors_of(place: Path) -> dict[str, dict[str, str]]:
+    """Actor -> sex and the like, from the published table in ``place``; needs no audio.
+
+    Raises UserError where there is no such table.
+    """
+    table = _find(place, DEMOGRAPHICS)
+    if table is None:
+        raise UserError(f"no {DEMOGRAPHICS} in {place}; get it from CREMA-D's publisher")
+    return _demographics(table)
+
+
 def votes(place: Path, of: str = "voice") -> dict[str, dict[str, float]]:
     """Clip id -> label -> how many raters chose it, from the published table; needs no audio.
 

@@ -22,10 +22,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emopeft.downstream.corpora.base import Corpus, Utterance, register
 from emopeft.errors import UserError
 from emopeft.files import digest, write_text, writing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Samples = np.ndarray
 
 SAMPLE_RATE = 16000
 # Of eSpeak NG's voice variants, one woman and one man per session.
@@ -115,16 +121,39 @@ def ratings(clip: Clip) -> dict[str, float]:
 
 
 def synthesise(root: Path, progress: Callable[[int, int], None] | None = None) -> None:
-    """Make the corpus in ``root``, unless it is there already.
+    """Make the corpus in ``root``, unless it is there already: see `make_tree`."""
+    about = (
+        "EmoPEFT demo corpus: SYNTHETIC speech made with eSpeak NG. It is not emotional speech;\n"
+        "its four classes are settings of a synthesiser. For trying the harness only.\n"
+    )
+    make_tree(root, list(clips()), about, in_a_quiet_room, progress)
+
+
+def in_a_quiet_room(speech: Samples, clip: Clip) -> Samples:
+    """The clip with some white noise."""
+    import numpy as np
+
+    return speech + NOISE * np.random.default_rng(clip.seed).standard_normal(len(speech))
+
+
+def make_tree(
+    root: Path,
+    todo: list[Clip],
+    about: str,
+    place: Callable[[Samples, Clip], Samples],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make the clips in ``root``, unless they are there already.
 
     Args:
+        about: what README.txt says, before the hash of all settings.
+        place: puts the speech of a clip, at `SAMPLE_RATE`, where it was recorded.
         progress: called with (clips made, clips to make) after each.
 
     Raises:
         UserError: eSpeak NG is not installed or fails, or ``root`` cannot be written.
     """
-    todo = list(clips())
-    about = _about(todo)
+    about += f"settings: {digest([dataclasses.astuple(clip) for clip in todo])}\n"
     note = root / "README.txt"  # written last: a tree that has it is whole
     whole = note.is_file() and note.read_text(encoding="utf-8", errors="replace") == about
     if whole and all((root / clip.path).is_file() for clip in todo):
@@ -135,20 +164,13 @@ def synthesise(root: Path, progress: Callable[[int, int], None] | None = None) -
 
     for number, (clip, (rate, samples)) in enumerate(zip(todo, _spoken(todo), strict=True), 1):
         speech = soxr.resample(np.frombuffer(samples, np.int16) / 2**15, rate, SAMPLE_RATE)
-        speech += NOISE * np.random.default_rng(clip.seed).standard_normal(len(speech))
         with writing(root / clip.path) as temporary:
-            soundfile.write(temporary, speech, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+            soundfile.write(
+                temporary, place(speech, clip), SAMPLE_RATE, subtype="PCM_16", format="WAV"
+            )
         if progress:
             progress(number, len(todo))
     write_text(note, about)
-
-
-def _about(todo: list[Clip]) -> str:
-    return (
-        "EmoPEFT demo corpus: SYNTHETIC speech made with eSpeak NG. It is not emotional speech;\n"
-        "its four classes are settings of a synthesiser. For trying the harness only.\n"
-        f"settings: {digest([dataclasses.astuple(clip) for clip in todo])}\n"
-    )
 
 
 def _spoken(todo: list[Clip]) -> Iterator[tuple[int, bytes]]:

@@ -23,6 +23,24 @@ def check_clips(clips: ClipKeys) -> None:
         )
 
 
+def check_corpora(recipe: Recipe) -> None:
+    """Corpora are made even where there are several, and by draws alone."""
+    train, name = recipe.train, recipe.corpus.name
+    if train.corpora == "as_is":
+        return
+    if "+" not in (name or ""):
+        raise UserError(
+            f"train.corpora={train.corpora} is for several corpora, and corpus.name is "
+            f"{name or 'not set'}; give --corpus a+b, or train.corpora=as_is"
+        )
+    if train.class_weights != "none":
+        raise UserError(
+            f"train.class_weights={train.class_weights} goes by how many clips a class has, and "
+            "train.corpora=balanced draws them otherwise; take train.sampling=balanced, which "
+            "makes the classes of each corpus even, or set one of the two back"
+        )
+
+
 def check_choice(train: TrainKeys) -> None:
     """The last state is chosen without dev: nothing of dev may end or steer the training."""
     if train.choose != "last":

@@ -19,6 +19,12 @@ def cautions(protocol: Protocol, folds: Sequence[Fold], task: Task) -> Iterator[
 
     Where a protocol's own lists name speakers, one of them in a part is what was asked for.
     """
+    here = {e.utterance.corpus for fold in folds for e in fold.examples()}
+    if absent := [corpus for corpus in protocol.corpora if corpus not in here]:
+        yield (
+            f"{', '.join(absent)} of the protocol's {len(protocol.corpora)} corpora take no part: "
+            "these are not its numbers"
+        )
     classes = task.classes
     few: dict[str, list[str]] = {}
     strangers: set[str] = set()

@@ -54,6 +54,11 @@ class Stage:
     freeze: tuple[str, ...] = ()
     keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def corpora(self) -> list[str]:
+        """Whose each example of the training part is."""
+        return [e.utterance.corpus for e in self.train]
+
     def head(self) -> dict[str, Any]:
         """All of a stage but its examples, as JSON."""
         return {

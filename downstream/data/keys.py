@@ -130,6 +130,12 @@ class TrainKeys:
         "each class as likely as the others)",
         ("none", "balanced"),
     )
+    corpora: str = key(
+        "as_is",
+        "of several corpora in an epoch: as_is, or balanced (as many draws with replacement, each "
+        "corpus as likely as the others; with sampling=balanced its classes are, within each)",
+        ("as_is", "balanced"),
+    )
     precision: str = key("fp32", "fp32, bf16 or fp16 (mixed)", PRECISIONS)
     tf32: bool = key(False, "let a GPU round fp32 products to TF32 (faster, three digits)")
     deterministic: bool = key(False, "only operations that repeat to the bit (slower on a GPU)")

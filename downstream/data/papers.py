@@ -55,6 +55,8 @@ class Row(Strict):
         keys: of the recipe, with their dots, in which it differs from the table's.
         paper: test name (or "dev") to metric to the paper's number, as result.json has it.
         parameters: as result.json counts them; these follow from the published definitions.
+        made: what a protocol that is made (``transfer:...``) is called on its corpora; runs are
+            known by it. Unset: the table's.
         source: mark of ``paper`` and ``relative``; unset: the table's.
     """
 
@@ -63,6 +65,7 @@ class Row(Strict):
     paper: Annotated[dict[Plain, dict[Plain, Value]], Field(max_length=20)] = {}
     parameters: dict[Literal["method", "head", "trainable", "total"], Count] = {}
     relative: Relative | None = None
+    made: Plain | None = None
     source: Source | None = None
     note: Text | None = None
 
@@ -80,6 +83,7 @@ class Table(Strict):
     recipe: Recipes | None = None
     waits: Text | None = None
     keys: Keys = {}
+    made: Plain | None = None
     source: Source | None = None
     rows: Annotated[list[Row], Field(min_length=1, max_length=200)]
 
@@ -133,6 +137,11 @@ class Experiment:
     @property
     def source(self) -> str | None:
         return self.row.source or self.table.source
+
+    @property
+    def made(self) -> str | None:
+        """What its protocol is called where it is made of the corpora."""
+        return self.row.made or self.table.made
 
     def recipe(self, smoke: bool = False) -> Recipe:
         """What is run, or a small version of it. Raises UserError where it waits or is wrong."""

@@ -11,9 +11,10 @@ from typing import Any
 
 from emopeft.downstream.corpora.base import CORPORA, Corpus, TreeError, Utterance
 from emopeft.downstream.corpora.scan import scan
+from emopeft.downstream.data.places import corpora_of
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.recipe import Recipe
-from emopeft.downstream.protocols.makers.base import is_made, make
+from emopeft.downstream.protocols.makers.base import MAKERS, is_made, make
 from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, load_protocol, parse
 from emopeft.downstream.tasks.base import make_task, task_classes
@@ -36,10 +37,7 @@ class Data:
 def choose_corpora(recipe: Recipe) -> list[Corpus]:
     """The recipe's corpora; unset: the only one whose place the environment holds, else IEMOCAP."""
     if recipe.corpus.name is not None:
-        names = [name.strip() for name in recipe.corpus.name.split("+")]
-        if len(set(names)) < len(names):
-            raise UserError(f"corpus.name = {recipe.corpus.name} names a corpus twice")
-        return [CORPORA[name] for name in names]
+        return corpora_of(recipe.corpus.name)
     placed = [c for _, c in CORPORA.items() if os.environ.get(c.environment)]
     if recipe.corpus.data is None and len(placed) == 1:
         return placed
@@ -73,11 +71,7 @@ def place_of(corpus: Corpus, recipe: Recipe, several: bool = False) -> Path:
         place = str(Path(place) / corpus.folder_name)
     place = place or os.environ.get(corpus.environment)
     if not place:
-        how = (
-            f"-o 'corpus.data={{{corpus.name}: DIR}}'"
-            if several
-            else f"--corpus {corpus.name} --data DIR"
-        )
+        how = f"--data {corpus.name}=DIR" if several else f"--corpus {corpus.name} --data DIR"
         raise UserError(
             f"where {corpus.title} lies is not known: give {how}, or set {corpus.environment}; "
             f"{'DIR' if several else '--data'} must name {corpus.folder}"
@@ -92,33 +86,34 @@ def prepare(recipe: Recipe) -> Data:
         UserError: whatever is wrong with corpora, audio, protocol or fold names, all problems at
             once.
     """
-    corpora = choose_corpora(recipe)
-    name, made = protocol_name(recipe), None
-    if not is_made(name):
-        made = _protocol(name, recipe, corpora)
-        corpora = _in_order(corpora, made)
-        _check_tasks(made, recipe)
+    corpora, name = choose_corpora(recipe), protocol_name(recipe)
+    incomplete = recipe.corpus.allow_incomplete
+    protocol: Protocol | None = None
+    if not is_made(name):  # what does not fit is told before a tree is read
+        protocol = _protocol(name, recipe, corpora)
+        corpora = _in_order(corpora, protocol, incomplete)
+        _check_tasks(protocol, recipe)
     options = _options(recipe, corpora)
-    roots = [place_of(corpus, recipe, len(corpora) > 1) for corpus in corpora]
+    roots = {c.name: place_of(c, recipe, len(corpora) > 1) for c in corpora}
     if isinstance(recipe.corpus.data, Mapping):
         for place in recipe.corpus.data:
-            if place not in (c.name for c in corpora):
-                raise unknown("corpus in corpus.data", place, (c.name for c in corpora))
+            if place not in roots:
+                raise unknown("corpus in corpus.data", place, roots)
     utterances: list[Utterance] = []
-    for corpus, root in zip(corpora, roots, strict=True):
-        utterances += _load(corpus, root, options[corpus.name], recipe.corpus.allow_incomplete)
-    if made is None:
-        placed = [_placed(c, root, options[c.name]) for c, root in zip(corpora, roots, strict=True)]
-        made = make(name, placed, utterances)
-        _check_tasks(made, recipe)
-    protocol = made
+    for corpus in corpora:
+        utterances += _load(corpus, roots[corpus.name], options[corpus.name], incomplete)
+    if protocol is None:
+        placed = [_placed(c, roots[c.name], options[c.name]) for c in corpora]
+        protocol = make(name, placed, utterances)
+        corpora = _in_order(corpora, protocol)
+        _check_tasks(protocol, recipe)
     scales = {c.name: c.with_options(**options[c.name]).scales for c in corpora}
     settings = Settings(recipe.labels, recipe.loss, scales)
     plan = Plan.of(
         protocol,
         make_task(recipe.task, protocol, parted(protocol, utterances)[0], settings),
         utterances,
-        allow_incomplete=recipe.corpus.allow_incomplete,
+        allow_incomplete=incomplete,
     )
     plan.choose(recipe.folds)  # a wrong name is an error before hours of audio are read
     plan.check_leaks()  # as is a speaker on two sides; the same recording is seen below
@@ -129,7 +124,23 @@ def prepare(recipe: Recipe) -> Data:
     scanned.raise_if_broken()
     plan = plan.with_audio(scanned.audio, scanned.seconds)
     plan.check_leaks()
-    return Data(corpora, roots, plan)
+    return Data(corpora, [roots[c.name] for c in corpora], plan)
+
+
+def read_corpora(recipe: Recipe) -> list[tuple[Corpus, list[Utterance]]]:
+    """Each of the recipe's corpora as it lies, with its utterances; no protocol, no audio.
+
+    Raises:
+        UserError: a place that is not known, or a tree that is not the corpus.
+    """
+    corpora = choose_corpora(recipe)
+    options = _options(recipe, corpora)
+    found = []
+    for corpus in corpora:
+        root, given = place_of(corpus, recipe, len(corpora) > 1), options[corpus.name]
+        utterances = _load(corpus, root, given, recipe.corpus.allow_incomplete)
+        found.append((_placed(corpus, root, given), utterances))
+    return found
 
 
 def _check_tasks(protocol: Protocol, recipe: Recipe) -> None:
@@ -146,7 +157,7 @@ def _protocol(name: str, recipe: Recipe, corpora: Sequence[Corpus]) -> Protocol:
     """The protocol of a name: shipped, a file, or folds that came with the corpus itself."""
     corpus = corpora[0]
     if len(corpora) > 1 or corpus.folds is None or not own(name, corpus):
-        protocol = load_protocol(name)
+        protocol = load_protocol(name, MAKERS)
         alike = len(corpora) == 1 and not protocol.prefixed and protocol.corpora == (corpus.like,)
         return protocol.on(corpus.name) if alike else protocol
     options = _options(recipe, corpora)[corpus.name]
@@ -159,10 +170,17 @@ def own(name: str, corpus: Corpus) -> bool:
     return name == corpus.protocol or name.startswith(f"{corpus.protocol}-")
 
 
-def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
-    """The corpora as the protocol orders them; UserError where they are not the same."""
+def _in_order(
+    corpora: Sequence[Corpus], protocol: Protocol, incomplete: bool = False
+) -> list[Corpus]:
+    """The corpora as the protocol orders them; UserError where they are not the same.
+
+    Args:
+        incomplete: some of the protocol's corpora will do.
+    """
     by_name = {corpus.name: corpus for corpus in corpora}
-    if set(by_name) != set(protocol.corpora):
+    some = set(by_name) < set(protocol.corpora)
+    if set(by_name) != set(protocol.corpora) and not (some and incomplete):
         names = "+".join(by_name)
         what = "corpora" if len(protocol.corpora) > 1 else "corpus"
         way_out = (
@@ -170,10 +188,12 @@ def _in_order(corpora: Sequence[Corpus], protocol: Protocol) -> list[Corpus]:
             if len(by_name) == 1 and not protocol.prefixed
             else f"give --corpus {protocol.corpus}"
         )
+        if some:
+            way_out += f", or run on {names} alone with -o corpus.allow_incomplete=true"
         raise UserError(
             f"protocol {protocol.name} is for {what} {protocol.corpus}, not {names}; {way_out}"
         )
-    return [by_name[name] for name in protocol.corpora]
+    return [by_name[name] for name in protocol.corpora if name in by_name]
 
 
 def _options(recipe: Recipe, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:

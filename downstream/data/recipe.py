@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from emopeft.downstream.data.agreement import check_choice, check_clips, check_probe
+from emopeft.downstream.data.agreement import (
+    check_choice,
+    check_clips,
+    check_corpora,
+    check_probe,
+)
 from emopeft.downstream.data.keys import (
     CacheKeys,
     ClipKeys,
@@ -50,7 +55,8 @@ LARGEST_SEED = 4_000_000_000
 # What a probe takes over from the run that starts from it: what is wanted of it, and how (not what)
 # is computed.
 SHARED_WITH_PROBE = (
-    "select", "class_weights", "sampling", "batch_seconds", "precision", "tf32", "deterministic",
+    "select", "class_weights", "sampling", "corpora", "batch_seconds", "precision", "tf32",
+    "deterministic",
 )  # fmt: skip
 
 
@@ -263,6 +269,7 @@ def validate(recipe: Recipe, later: bool = False) -> Recipe:
             f"train.class_weights={train.class_weights} and train.sampling={train.sampling} would "
             "correct for rare classes twice; set one of them to none"
         )
+    check_corpora(recipe)
     check_clips(recipe.clips)
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:

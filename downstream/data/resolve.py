@@ -31,7 +31,8 @@ Keys = dict[str, Any]  # with their dots
 
 # Keys that name ratings; the smoke run keeps those that its corpus has.
 RATINGS = ("labels.dimensions", "loss.dimension_weights")
-DEMO_FOLDER = "demo_corpus"  # where `emopeft demo` makes it, too
+# Where `emopeft demo` makes them, too.
+DEMO_FOLDERS = {"demo": "demo_corpus", "demo-domains": "demo_domains"}
 
 
 def resolve(layers: list[Keys], smoke: bool = False) -> Recipe:
@@ -55,10 +56,13 @@ def resolve(layers: list[Keys], smoke: bool = False) -> Recipe:
 
 def smoke_keys(keys: Keys) -> Keys:
     """What a smoke run changes: ``recipes/smoke.yaml``, the place of the demo corpus
-    ($EMOPEFT_DEMO, else ./demo_corpus), and of the ratings those that it has."""
+    ($EMOPEFT_DEMO, else ./demo_corpus), and of the ratings those that it has. A transfer's is that
+    of two domains."""
     small = from_file(shipped("smoke.yaml"))
+    if str(keys.get("protocol")).partition(":")[0] == "transfer":
+        small |= from_file(shipped("smoke-transfer.yaml"))
     demo = CORPORA[small["corpus.name"]]
-    small["corpus.data"] = os.environ.get(demo.environment) or DEMO_FOLDER
+    small["corpus.data"] = os.environ.get(demo.environment) or DEMO_FOLDERS[demo.name]
     for name in RATINGS:
         asked = keys.get(name)
         if isinstance(asked, dict):

@@ -130,13 +130,6 @@ def head_arguments(
     Raises:
         UserError: an option that this head, or these groups of outputs, cannot have.
     """
-    from emopeft.peft_modules.base import parse
-    from emopeft.peft_modules.ws import LAYERS, WeightedSum
-
-    layers = keys.layers
-    for one in parse(method):
-        if isinstance(one, WeightedSum) and (one.layers != "all" or layers == "last"):
-            layers = LAYERS[one.layers]
     standardise = upstream.standardise if keys.standardise is None else keys.standardise
     if keys.separate and len(groups) < 2:
         raise UserError(
@@ -148,13 +141,24 @@ def head_arguments(
         width=upstream.width,
         states=upstream.num_blocks + 1,
         outputs=sum(count for _, count in groups),
-        layers=layers,
+        layers=layers_of(keys.layers, method),
         hidden=keys.hidden,
         dropout=keys.dropout,
         standardise=standardise,
         groups=[{"name": n, "outputs": count} for n, count in groups if keys.separate],
     )
     return dataclasses.asdict(options)
+
+
+def layers_of(layers: str, method: str) -> str:
+    """The states that the head sees: the recipe's ``head.layers``, unless the method has ``ws``."""
+    from emopeft.peft_modules.base import parse
+    from emopeft.peft_modules.ws import LAYERS, WeightedSum
+
+    for one in parse(method):
+        if isinstance(one, WeightedSum) and (one.layers != "all" or layers == "last"):
+            layers = LAYERS[one.layers]
+    return layers
 
 
 def base_of(config: dict[str, Any], upstream_path: str | None = None) -> Upstream:

@@ -3,7 +3,9 @@
 They were made once, and a test makes them again and compares. The two IEMOCAP files with
 utterance ids are made from the fold files that SUPERB published with s3prl
 (``meta_data/Session{1..5}/{train,test}_meta_data.json``); without ``--iemocap-metadata`` those
-two are left as they are. ``--check`` writes nothing and says what differs.
+two are left as they are, and so is eight-emotions without ``--cremad-metadata``, a folder with
+CREMA-D's VideoDemographics.csv and AudioWAV_sha256_size.tsv. ``--check`` writes nothing and says
+what differs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from emopeft.downstream.protocols.tables import RATED, folds_of, protocols
 from emopeft.downstream.protocols.tables_iemocap import IEMOCAP_LABELS, LAST_IS_DEV, iemocap_tables
 from emopeft.downstream.protocols.tables_more import more_tables
 from emopeft.downstream.protocols.tables_msp import msp_tables
+from emopeft.downstream.protocols.tables_pools import eight_emotions, eight_emotions_leaking
 from emopeft.errors import UserError
 from emopeft.files import read_json, write_text
 
@@ -123,9 +126,9 @@ def text(protocol: dict[str, Any]) -> str:
 
 
 KEYS = (
-    "name", "version", "corpus", "task", "description", "source", "classes", "labels", "counts",
-    "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored", "submission", "unit",
-    "leave_out", "rule", "folds", "utterances",
+    "name", "version", "corpus", "corpora", "task", "description", "source", "classes", "labels",
+    "counts", "total", "unlabelled", "speaker_overlap", "unknown_speakers", "unscored",
+    "submission", "unit", "leave_out", "rule", "folds", "utterances",
 )  # fmt: skip
 
 
@@ -134,7 +137,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else (", ", ": "))
 
 
-def build(metadata: Path | None = None) -> dict[str, str]:
+def build(metadata: Path | None = None, cremad: Path | None = None) -> dict[str, str]:
     """File name -> text of every protocol that can be made, each checked by the reader."""
     documents = [
         *iemocap_tables(),
@@ -142,6 +145,8 @@ def build(metadata: Path | None = None) -> dict[str, str]:
         *protocols(),
         *more_tables(),
         *(iemocap_protocols(metadata) if metadata else ()),
+        eight_emotions_leaking(),
+        *((eight_emotions(cremad),) if cremad else ()),
     ]
     files = {}
     for protocol in documents:
@@ -156,10 +161,11 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m downstream.protocols.build", description=__doc__
     )
     parser.add_argument("--iemocap-metadata", type=Path, metavar="DIR")
+    parser.add_argument("--cremad-metadata", type=Path, metavar="DIR")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     options = parser.parse_args(arguments)
     try:
-        files = build(options.iemocap_metadata)
+        files = build(options.iemocap_metadata, options.cremad_metadata)
         wrong = 0
         for name, content in files.items():
             path = HERE / name

@@ -141,15 +141,19 @@ class HashRule(Strict):
 
 
 class GroupRule(Strict):
-    """Folds from what the data say: by speaker, by session, or by the data's own split.
+    """Folds from what the data say: by speaker, by session, by the data's own split, or by id.
 
     Speakers (or sessions) get a fold each while there are at most ``one_each_up_to``; more of
     them are grouped into ``folds`` groups of about equal numbers of them, of each class and of
     utterances. At least 3 of each: train, dev and test. A split makes one fold; what it calls
     test1, test-phone and the like are tests of their own, by these names in small letters.
+
+    By id, an utterance is tested in fold 1 + (SHA-256 of corpus/id, a big-endian integer, modulo
+    ``folds``): as if drawn at random, and the same everywhere, whatever else is there. Speakers
+    are then on all sides, which the protocol's name must say (leaks).
     """
 
-    by: Literal["speaker", "session", "split"]
+    by: Literal["speaker", "session", "split", "id"]
     one_each_up_to: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 10
     folds: Annotated[int, Field(ge=3, le=MOST_FOLDS)] = 5
 

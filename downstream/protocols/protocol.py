@@ -33,7 +33,7 @@ File format::
                                      tested in some fold, one not named is an error).
                                      "dev" may be {"part": 1, "modulus": 5, "remainder": 0},
                                      see HashRule
-     "rule": {"by": "speaker"},      speaker, session or split, see GroupRule
+     "rule": {"by": "speaker"},      speaker, session, split or id, see GroupRule
      "speaker_overlap": ["dev"],     dev shares speakers with train; the name must hold random-dev.
                                      "test", too: test shares speakers and maybe recordings with
                                      train and dev; the name must hold leaks
@@ -279,8 +279,11 @@ def list_protocols() -> list[Protocol]:
     return [_shipped(name) for name in protocol_names()]
 
 
-def load_protocol(name: str | Path) -> Protocol:
+def load_protocol(name: str | Path, others: Iterable[str] = ()) -> Protocol:
     """A shipped protocol by its name, or a user's own by the path of its ``.json`` file.
+
+    Args:
+        others: names that are known beside the shipped ones, for the message.
 
     Raises:
         UserError: the name is unknown (with the nearest ones), or the file is wrong (naming the
@@ -294,4 +297,4 @@ def load_protocol(name: str | Path) -> Protocol:
             if corpus not in CORPORA:
                 raise UserError(f"{name}: {unknown('corpus', corpus, CORPORA)}")
         return protocol
-    raise unknown("protocol", name, protocol_names())
+    raise unknown("protocol", name, [*protocol_names(), *others])

@@ -1,7 +1,8 @@
-"""Folds for a user's own data, made from its speakers, its sessions or its split column."""
+"""Folds that are made from the data: their speakers, sessions, ids, or a split column."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -46,6 +47,8 @@ def folds_by(
     """
     if rule.by == "split":
         return "id", (_own_split(utterances, prefixed),)
+    if rule.by == "id":
+        return "id", _rotate(_by_id(utterances, rule.folds, prefixed))
 
     def key(utterance: Utterance) -> str:
         name = utterance.speaker if rule.by == "speaker" else utterance.session
@@ -66,8 +69,16 @@ def folds_by(
         )
     if len(sizes) <= rule.one_each_up_to:
         return rule.by, _rotate([[name] for name in sorted(sizes)])
-    groups = balanced(sizes, min(rule.folds, len(sizes)))
-    return rule.by, _rotate(_ordered(groups, sizes))
+    return rule.by, _rotate(speaker_groups(sizes, min(rule.folds, len(sizes))))
+
+
+def speaker_groups(sizes: dict[str, Sizes], count: int) -> list[list[str]]:
+    """``count`` groups, `balanced`, in the order in which each is tested and the next one is dev.
+
+    Args:
+        sizes: speaker (or session) -> utterances of each class, or of whatever else is to be even.
+    """
+    return _ordered(balanced(sizes, count), sizes)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -160,6 +171,21 @@ def _ordered(groups: list[list[str]], sizes: dict[str, Sizes]) -> list[list[str]
 
     orders = ((0, *rest) for rest in itertools.permutations(range(1, len(groups))))
     return [groups[k] for k in min(orders, key=untrained)]
+
+
+def _by_id(utterances: Sequence[Utterance], count: int, prefixed: bool) -> list[list[str]]:
+    """``count`` groups of ids, see `GroupRule`; raises UserError where one stays empty."""
+    groups: list[list[str]] = [[] for _ in range(count)]
+    for utterance in sorted(utterances, key=lambda u: u.uid):
+        digest = hashlib.sha256(utterance.uid.encode("utf-8")).digest()
+        name = utterance.uid if prefixed else utterance.id
+        groups[int.from_bytes(digest, "big") % count].append(name)
+    if not all(groups):
+        raise UserError(
+            f"{len(utterances)} utterances are too few for {count} folds by id; label more, or "
+            "take another protocol"
+        )
+    return groups
 
 
 def _rotate(groups: list[list[str]]) -> tuple[FoldSpec, ...]:

@@ -23,6 +23,7 @@ def protocols() -> Iterator[dict[str, Any]]:
     yield from _esd()
     yield from _manifest()
     yield _demo()
+    yield from _demo_domains()
 
 
 def protocol_of(
@@ -278,3 +279,24 @@ def _demo() -> dict[str, Any]:
         unit="session",
         task=RATED,
     )
+
+
+def _demo_domains() -> Iterator[dict[str, Any]]:
+    halves = {
+        "demo-domains": "the synthetic demo corpus of two domains, both of them",
+        "demo-acted": "the acted half of the synthetic demo corpus of two domains",
+        "demo-natural": "the natural half of the synthetic demo corpus of two domains",
+    }
+    for name, what in halves.items():
+        yield protocol_of(
+            f"{name}-3fold",
+            name,
+            FOUR,
+            dict.fromkeys(FOUR, 48 if name == "demo-domains" else 24),
+            f"Leave one session out on {what}; dev: the next session. Not emotional speech: for "
+            "trying the harness only.",
+            "downstream/corpora/demo_domains.py",
+            following([[str(k)] for k in range(1, 4)]),
+            unit="session",
+            task=RATED,
+        )

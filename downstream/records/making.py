@@ -16,6 +16,7 @@ from typing import Any
 from emopeft.downstream.data.plan import audit_rows
 from emopeft.downstream.protocols.fields import declared
 from emopeft.downstream.records.checks import FoldResult
+from emopeft.downstream.records.corpora_apart import by_corpus
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.predictions import predictions_text
 from emopeft.downstream.records.record_schema import RecordFacts
@@ -139,9 +140,16 @@ def _record(folds: Sequence[FoldResult]) -> dict[str, Any]:
         "summary": summarise(finished, folds[0].task, first.plan.tests),
         "pooled": {test: pooled(folds, folds[0].task, test) for test in tests},
         "speakers": {test: by_speaker(folds, folds[0].task, test) for test in tests},
+        "by_corpus": _corpora_apart(folds, tests),
         "cost": _cost(data),
         "transfer": transfer_summary(entries, folds[0].task) if first.domains else None,
     }
+
+
+def _corpora_apart(folds: Sequence[FoldResult], tests: Sequence[str]) -> dict[str, Any]:
+    """Of each test that holds several corpora, their numbers."""
+    found = {test: by_corpus(folds, folds[0].task, test) for test in tests}
+    return {test: corpora for test, corpora in found.items() if corpora}
 
 
 def _entry(facts: Mapping[str, Any]) -> dict[str, Any]:

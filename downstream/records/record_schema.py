@@ -109,6 +109,28 @@ class SpeakerFacts(Strict):
     value: Statistic | None
 
 
+class CorpusFold(Strict):
+    """What a fold and seed come to on one corpus: utterances tested, and metric to value."""
+
+    fold: Name
+    seed: Seed
+    utterances: Annotated[int, Field(ge=1, le=LARGEST)]
+    metrics: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+
+
+class CorpusNumbers(Strict):
+    """One corpus of several: its own folds, and over these what a record has of all.
+
+    Attributes:
+        lacks: classes of which its tests hold none; UAR and the like are over the others.
+    """
+
+    folds: Annotated[list[CorpusFold], Field(min_length=1, max_length=FOLDS)]
+    summary: Annotated[dict[Name, Mean], Field(max_length=100)]
+    pooled: Annotated[dict[Name, Statistic | None], Field(max_length=100)]
+    lacks: Annotated[list[Name], Field(max_length=1000)]
+
+
 class CostFacts(Strict):
     """What the run took.
 
@@ -144,6 +166,8 @@ class RecordFacts(Strict):
         summary: test name to metric to `Mean`.
         pooled: test name to metric, on the utterances of all folds at once; the mean over seeds.
         speakers: test name to speaker to the main metric on that speaker's utterances.
+        by_corpus: test name to corpus to its numbers, of the tests that hold several corpora; not
+            there where none does.
         transfer: of a plan with the stages source and target; not there without.
     """
 
@@ -174,6 +198,10 @@ class RecordFacts(Strict):
     summary: Annotated[dict[Name, dict[Name, Mean]], Field(max_length=100)]
     pooled: Annotated[dict[Name, dict[Name, Statistic | None]], Field(max_length=100)] = {}
     speakers: Annotated[dict[Name, dict[Name, SpeakerFacts]], Field(max_length=100)] = {}
+    by_corpus: Annotated[
+        dict[Name, Annotated[dict[Name, CorpusNumbers], Field(max_length=1000)]],
+        Field(max_length=100),
+    ] = {}
     transfer: TransferSummary | None = None
     cost: CostFacts
 
@@ -186,4 +214,5 @@ class RecordFacts(Strict):
         cost = data["cost"]
         some = [n for n in ("probe_seconds", "source_seconds") if cost[n] is None]
         data["cost"] = without(cost, *some)
-        return data if self.transfer is not None else without(data, "transfer")
+        absent = [n for n in ("by_corpus", "transfer") if not getattr(self, n)]
+        return without(data, *absent)

@@ -6,13 +6,11 @@ import yaml
 from tabulate import tabulate
 
 from emopeft.downstream.data.plan import Plan
-from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.heads.base import Head
-from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.counting import describe_head, method_parts, parameter_counts
 from emopeft.downstream.runs.estimate import estimate
-from emopeft.downstream.runs.session import chosen_examples, make_accelerator, numerics_of
+from emopeft.downstream.runs.expected import Trial
 from emopeft.peft_modules.apply import Adaptation
 from emopeft.peft_modules.overview import describe
 from emopeft.units import percent
@@ -22,29 +20,24 @@ SHOWN = 12  # speakers of a side that are named
 
 def dry_run(recipe: Recipe) -> str:
     """The resolved recipe, folds, parameters and estimated cost; nothing is trained."""
-    data = prepare(recipe)
-    plan, numerics = data.plan, numerics_of(recipe)
-    numerics.apply()
-    device = make_accelerator(numerics.precision).device
-    upstream = upstream_of(recipe.upstream).to(device)
-    blueprint = Blueprint.of(upstream, recipe, plan.task.output_groups)
-    adaptation = blueprint.adapt(recipe.seeds[0])
-    model = blueprint.model(recipe.seeds[0], adaptation).to(device)
-
+    trial = Trial.of(recipe)
+    plan = trial.plan
     text = ["Recipe", yaml.safe_dump(recipe.to_dict(), sort_keys=False).rstrip(), ""]
     text += [f"Folds of {plan.protocol.name} (hash {plan.hash[:12]})", _folds(recipe, plan), ""]
     if plan.warnings:
         text += [*(f"warning: {warning}" for warning in plan.warnings), ""]
-    text += _sizes(upstream.name, recipe.head.name, adaptation, model.head)
-    text += estimate(recipe, plan, chosen_examples(recipe, plan), model, numerics, device)
+    text += _sizes(trial.upstream.name, recipe.head.name, trial.adaptation, trial.model.head)
+    text += estimate(recipe, plan, trial.cost(), trial.device)
     return "\n".join(text)
 
 
 def _folds(recipe: Recipe, plan: Plan) -> str:
     rows = []
+    several = len({e.utterance.corpus for e in plan.examples()}) > 1
     for fold in plan.choose(recipe.folds):
         for part, name, examples in fold.parts():
-            speakers = sorted({e.utterance.speaker for e in examples if e.utterance.speaker})
+            known = (e.utterance for e in examples if e.utterance.speaker)
+            speakers = sorted({u.speaker_uid if several else u.speaker for u in known})
             who = " ".join(speakers[:SHOWN]) + (" ..." if len(speakers) > SHOWN else "")
             rows.append(
                 {

@@ -8,6 +8,7 @@ import textwrap
 
 from tabulate import tabulate
 
+from emopeft.downstream.protocols.makers.base import MAKERS
 from emopeft.downstream.protocols.protocol import list_protocols
 from emopeft.downstream.reports.corpora import detail, table
 from emopeft.downstream.tasks.base import TASKS
@@ -91,7 +92,15 @@ def _protocols() -> str:
     ]
     headers = ["protocol", "corpus", "tasks", "folds", "classes", "what"]
     widths = [None, None, 13, None, None, 60]
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths)
+    made = [
+        [name, maker.help, ", ".join(field.name for field in dataclasses.fields(maker.options))]
+        for name, maker in MAKERS.items()
+    ]
+    return (
+        tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths)
+        + "\n\nMade of the corpora at hand, as NAME or NAME:option=value,...\n\n"
+        + tabulate(made, ["protocol", "what", "options"], tablefmt="simple")
+    )
 
 
 def _tasks() -> str:

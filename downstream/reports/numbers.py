@@ -1,4 +1,4 @@
-"""A metric's numbers as tables show them."""
+"""How tables show a metric: one value, or its mean and deviation over folds."""
 
 from __future__ import annotations
 

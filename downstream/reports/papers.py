@@ -43,7 +43,7 @@ def list_papers() -> str:
         paper = read_paper(folder_of(name))
         runs = [e for e in experiments(folder_of(name), paper) if e.table.recipe]
         known = sum(bool(e.row.paper or e.row.relative) for e in runs)
-        rows.append([name, len(runs), known, _cited(paper)])
+        rows.append([name, len(runs), known, cited(paper)])
     headers = ["recipes", "experiments", "with numbers", "paper"]
     return (
         tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None, None, None, 70])
@@ -56,7 +56,7 @@ def show_paper(name: str) -> str:
     """``emopeft recipes PAPER``."""
     folder = folder_of(name)
     paper = read_paper(folder)
-    text = [_cited(paper), *([paper.link] if paper.link else []), ""]
+    text = [cited(paper), *([paper.link] if paper.link else []), ""]
     for table in paper.tables:
         own = [e for e in experiments(folder, paper) if e.table is table]
         text += [_filled(f"{table.name}: {table.title}")]
@@ -78,7 +78,7 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, LINE, subsequent_indent="  ", break_long_words=False)
 
 
-def _cited(paper: Paper) -> str:
+def cited(paper: Paper) -> str:
     return f"{paper.authors}{f' {paper.year}' if paper.year else ''}: {paper.title}"
 
 

@@ -11,10 +11,12 @@ from typing import Any
 from tabulate import tabulate
 
 from emopeft.downstream.measures.columns import NONE
+from emopeft.downstream.records.corpora_apart import Part, of_each_corpus
 from emopeft.downstream.records.folds import TESTED, fold_folder
 from emopeft.downstream.records.making import UNSCORED_TABLE
 from emopeft.downstream.records.predictions import read_predictions, table_of
 from emopeft.downstream.reports.numbers import statistic, value
+from emopeft.downstream.reports.per_corpus import per_corpus
 from emopeft.downstream.reports.transfer import moments_table, strategy_name
 from emopeft.downstream.tasks.base import Task, task_of
 from emopeft.errors import UserError
@@ -34,6 +36,7 @@ def result(record: Mapping[str, Any], out: Path) -> str:
         if len(record["plan"]["tests"]) > 1:
             lines.append(f"test {test_name(record['plan'], test)}")
         lines.append(_table(record, task, test))
+        lines += per_corpus(record.get("by_corpus", {}).get(test, {}), task)
         lines += _speakers(record, task, test)
         lines += task.remarks([f["metrics"][test] for f in record["folds"] if f["metrics"]])
         lines += _chance(record, task, test, out)
@@ -219,7 +222,7 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: of `runs.evaluate`: per fold, seed and test its "metrics" (None: unscored),
             "clips", "task", and "difference", the largest change of a predicted number, None where
-            none was recorded.
+            none was recorded, and "corpora", the columns of each corpus.
     """
     if not results:
         return "nothing was tested"
@@ -241,4 +244,14 @@ def evaluation(results: Sequence[Mapping[str, Any]]) -> str:
         )  # fmt: skip
     titles = [metric.title for metric in task.shown]
     headers = ["fold", "seed", *(["test"] if several else []), "clips", *titles, "largest change"]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+    lines = [tabulate(rows, headers, tablefmt="simple", disable_numparse=True)]
+    for test in dict.fromkeys(one["test"] for one in results):
+        parts = [
+            Part(one["fold"], one["seed"], corpus, table)
+            for one in results
+            if one["test"] == test
+            for corpus, table in one.get("corpora", {}).items()
+        ]
+        if table := per_corpus(of_each_corpus(parts, task), task):
+            lines += ["", *([f"test {plain(test)}"] if several else []), *table]
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ from emopeft.downstream.data.fold import Example, Fold
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
+from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
+from emopeft.downstream.runs.strategies import stages_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
 from emopeft.units import duration, size
@@ -25,20 +28,60 @@ from emopeft.units import duration, size
 CLIPS = 4
 
 
-def estimate(
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a run takes at most, in seconds on this machine.
+
+    Attributes:
+        frozen: the frozen part of all clips, once. stored: bytes per second of audio of it.
+        audio: seconds of audio. training: all folds, seeds and tried rates, to their full length.
+        probes: of those that heads start from, 0 where there are none, or where they are trained
+            on more than time means, which nobody timed.
+    """
+
+    frozen: float
+    stored: float
+    audio: float
+    training: float
+    probes: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.frozen + self.training + self.probes
+
+
+def estimate(recipe: Recipe, plan: Plan, cost: Cost, device: torch.device) -> list[str]:
+    """Lines with the time of the frozen part, its size on disk, and the time of training, and of
+    the probes where heads start from them."""
+    folds = plan.choose(recipe.folds)
+    frozen = (
+        f"{duration(cost.frozen)} once, for {cost.audio / 3600:.2f} h of audio; "
+        f"{size(cost.stored * cost.audio)} on disk ({size(cost.stored * 3600)} per hour)"
+        if recipe.cache.enabled
+        else "nothing is kept (cache.enabled=false): computed anew in every step"
+    )
+    where = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return [
+        f"Estimated cost on this machine ({where})",
+        f"  frozen part   {frozen}",
+        f"  training      at most {duration(cost.training)} for {len(folds)} folds and "
+        f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
+        *_probes(recipe, folds),
+    ]
+
+
+def measured(
     recipe: Recipe,
     plan: Plan,
     examples: Sequence[Example],
     model: AdaptedModel,
     numerics: Numerics,
     device: torch.device,
-) -> list[str]:
-    """Lines with the time of the frozen part, its size on disk, and the time of training, and of
-    the probes where heads start from them.
-
-    A few clips spread over the corpus are timed on the device that would train; training is
-    bounded from above by its full length, because early stopping cannot be foreseen.
-    """
+) -> Cost:
+    """The cost of a run: a few clips spread over the corpus are timed on the device that would
+    train; training is bounded from above by its full length, because early stopping cannot be
+    foreseen."""
 
     def rows(e: Example, training: bool = False) -> list[Row]:
         audio, whole = plan.audio[e.uid], plan.seconds[e.uid]
@@ -72,45 +115,51 @@ def estimate(
     by_step = not recipe.cache.enabled or items[0][1] is not None  # else on time means
     folds = plan.choose(recipe.folds)
     total = 0.0
-    for stage in (s for fold in folds for s in fold.stages):
-        clips = len(stage.train)
-        per_epoch = math.ceil(clips / recipe.train.batch_size)
-        steps = recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
-        audio = sum(taken(e) for e in stage.train) / clips * recipe.train.batch_size
-        total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
+    for fold in folds:
+        for stage in stages_of(recipe.transfer, fold, plan.task, recipe.seeds[0]):
+            keys, clips = recipe.train, len(stage.train)
+            if stage.keys:
+                keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
+            per_epoch = math.ceil(clips / keys.batch_size)
+            steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
+            audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
+            total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
-    frozen_cost = (
-        f"{duration(prefix * seconds)} once, for {seconds / 3600:.2f} h of audio; "
-        f"{size(stored * seconds)} on disk ({size(stored * 3600)} per hour)"
-        if recipe.cache.enabled
-        else "nothing is kept (cache.enabled=false): computed anew in every step"
+    return Cost(
+        frozen=prefix * seconds if recipe.cache.enabled else 0.0,
+        stored=stored,
+        audio=seconds,
+        training=total * tries,
+        probes=_probe_steps(recipe, folds) * 1e-3 if _on_means(recipe) else 0.0,
     )
-    where = "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return [
-        f"Estimated cost on this machine ({where})",
-        f"  frozen part   {frozen_cost}",
-        f"  training      at most {duration(total * tries)} for {len(folds)} folds and "
-        f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
-        *_probes(recipe, folds),
-    ]
 
 
 def _probes(recipe: Recipe, folds: Sequence[Fold]) -> list[str]:
     """What comes on top where heads start from the frozen probe."""
     if recipe.head.init != "probe":
         return []
-    keys = probe_keys(protocol_name(recipe), recipe.train)
-    clips = [len(fold.stages[0].train) for fold in folds]
-    steps = sum(
-        keys.steps or math.ceil((keys.epochs or 1) * math.ceil(n / keys.batch_size)) for n in clips
-    ) * len(recipe.seeds)
-    on_means = HEADS[recipe.head.name].pooled
+    steps, on_means = _probe_steps(recipe, folds), _on_means(recipe)
     training = f"at most {duration(steps * 1e-3)}" if on_means else f"at most {steps:,} steps"
     return [
         f"  probes        to start from, kept for all methods: {training}, after the frozen part "
         "of all states" + (" (time means)" if on_means else "")
     ]
+
+
+def _on_means(recipe: Recipe) -> bool:
+    return HEADS[recipe.head.name].pooled
+
+
+def _probe_steps(recipe: Recipe, folds: Sequence[Fold]) -> int:
+    """Steps of all probes that heads start from."""
+    if recipe.head.init != "probe":
+        return 0
+    keys = probe_keys(protocol_name(recipe), recipe.train)
+    clips = [len(fold.stages[0].train) for fold in folds]
+    return sum(
+        keys.steps or math.ceil((keys.epochs or 1) * math.ceil(n / keys.batch_size)) for n in clips
+    ) * len(recipe.seeds)
 
 
 def _step_seconds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tqdm import tqdm
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.fold import Example
 from emopeft.downstream.data.keys import ClipKeys
+from emopeft.downstream.data.places import places_of
 from emopeft.downstream.data.plan import Plan
-from emopeft.downstream.data.prepare import prepare
-from emopeft.downstream.data.recipe import build, from_file
+from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
+from emopeft.downstream.data.recipe import Recipe, build, from_file
+from emopeft.downstream.measures.columns import Table
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.folds import by_test, read_fold
@@ -29,25 +32,28 @@ def evaluate(
     run: Path,
     fold: str = "all",
     upstream_path: str | None = None,
-    data: str | None = None,
+    data: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Test each trained fold, of every seed, again from its checkpoint.
 
+    Args:
+        data: where the corpora lie now, as ``--data`` takes it; one that is not named lies where
+            it did.
+
     Returns:
         per fold, seed and named test: "fold", "seed", "test", "clips", "metrics" (None of an
-        unscored test), "task", and "difference": the largest change of a score against
-        predictions.csv or unscored.csv, None where nothing was recorded.
+        unscored test), "task", "difference": the largest change of a score against predictions.csv
+        or unscored.csv, None where nothing was recorded, and "corpora": the task's columns of each
+        corpus of a scored test.
 
     Raises:
         UserError: no trained fold, or a corpus with other folds or other audio.
     """
     folders = fold_folders(run, fold, seed)
-    root = run if (run / "recipe.yaml").is_file() else run.parent
-    place = root / "recipe.yaml"
-    recipe = build(from_file(place))
+    recipe = recipe_of_run(run)
     if data is not None:
-        recipe.corpus.data = data
+        recipe.corpus.data = _places(recipe, data)
     plan = prepare(recipe).plan
     results = []
     for folder in folders:
@@ -77,9 +83,26 @@ def evaluate(
                     "clips": len(examples),
                     "metrics": plan.task.measure(table) if name in planned.tests else None,
                     "difference": _difference(plan, examples, table, rows),
+                    "corpora": _apart(examples, table) if name in planned.tests else {},
                 }
             )
     return results
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
+    root = run if (run / "recipe.yaml").is_file() else run.parent
+    return build(from_file(root / "recipe.yaml"))
+
+
+def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
+    corpora = choose_corpora(recipe)
+    places = places_of(data, [c.name for c in corpora])
+    if isinstance(places, str):
+        return places
+    return {
+        c.name: str(place_of(c, recipe, True)) for c in corpora if c.name not in places
+    } | places
 
 
 def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
@@ -107,6 +130,17 @@ def _test(
     ]
     targets = torch.tensor([plan.target(e) for e in examples])
     return plan.task.table(torch.stack(outputs), targets)
+
+
+def _apart(examples: Sequence[Example], table: Table) -> dict[str, Table]:
+    """The rows of each corpus."""
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.utterance.corpus, []).append(place)
+    return {
+        corpus: {name: [values[i] for i in own] for name, values in table.items()}
+        for corpus, own in places.items()
+    }
 
 
 def _difference(

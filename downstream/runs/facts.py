@@ -17,7 +17,7 @@ from emopeft.downstream.data.transfer import has_domains
 from emopeft.downstream.feature_cache.excerpts import spans
 from emopeft.downstream.feature_cache.kept_states import ProbeResult
 from emopeft.downstream.models.counting import method_parts, parameter_counts
-from emopeft.downstream.runs.identity import clips_identity, transfer_facts
+from emopeft.downstream.runs.identity import clips_identity, told, transfer_facts
 from emopeft.downstream.runs.origin import origin_facts
 from emopeft.downstream.runs.provenance import code_version, device_facts, package_versions
 from emopeft.downstream.runs.session import Session, Setup
@@ -72,7 +72,7 @@ def fold_facts(
         },
         "head": setup.blueprint.head,
         "parameters": parameter_counts(setup.adaptation, head),
-        "train": dataclasses.asdict(recipe.train),
+        "train": told(recipe.train),
         "numerics": session.numerics.describe(session.accelerator.device)
         | {"threads": torch.get_num_threads()},
         "recipe": recipe_facts(session.recipe_file),

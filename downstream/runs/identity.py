@@ -20,6 +20,7 @@ from emopeft.downstream.data.recipe import Recipe, probe_keys
 from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.data.transfer import SOURCE, TARGET, decisions
 from emopeft.downstream.models.build import Blueprint
+from emopeft.downstream.records.values import without
 from emopeft.downstream.runs.origin import origin_identity
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError
@@ -40,11 +41,16 @@ NOT_IN_IDENTITY = (
 )
 
 
+def told(keys: TrainKeys) -> dict[str, Any]:
+    """The keys of ``train`` as they are written down; `corpora` only where it is set, so that runs
+    from before it was there are the same."""
+    values = dataclasses.asdict(keys)
+    return values if keys.corpora != "as_is" else without(values, "corpora")
+
+
 def deciding(keys: TrainKeys, task: Task) -> dict[str, Any]:
     """The keys of ``train`` that decide a result, the dev metric by its name."""
-    values = dataclasses.asdict(keys)
-    for name in NOT_IN_IDENTITY:
-        values.pop(name, None)
+    values = without(told(keys), *NOT_IN_IDENTITY)
     return values | {"select": keys.select or task.main}
 
 
@@ -124,15 +130,21 @@ def clips_identity(recipe: Recipe) -> dict[str, Any]:
     return {} if recipe.clips.mode == "whole" else {"clips": dataclasses.asdict(recipe.clips)}
 
 
-def own_key(plan: Plan, stage: Stage, seed: int) -> str:
-    """Digest of the utterances that a stage is trained and chosen on, in order, and of the seed."""
+def own_key(plan: Plan, stage: Stage, seed: int, keys: TrainKeys | None = None) -> str:
+    """Digest of the utterances that a stage is trained and chosen on, in order, and of the seed.
+
+    Args:
+        keys: of the training that it is the key of; they may make it count whose each utterance is.
+    """
     rows = [
         [part, e.view, e.weight, plan.audio[e.uid], [None if math.isnan(x) else x for x in target]]
         for part, examples in (("train", stage.train), ("dev", stage.dev))
         for e in examples
         for target in [plan.target(e)]
     ]
-    return digest({"rows": rows, "seed": seed})
+    even = keys is not None and keys.corpora != "as_is"
+    corpora = {"corpora": stage.corpora} if even else {}
+    return digest({"rows": rows, "seed": seed, **corpora})
 
 
 def folder_of(recipe: Recipe, plan: Plan, spec: str, identity: Mapping[str, Any]) -> Path:

@@ -49,7 +49,7 @@ def train_folds(
                 model.head, means, session.examples.targets, train, dev, weights, task, keys,
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
-                sampling_chances(task, keys, session.examples.targets[train]),
+                sampling_chances(task, keys, session.examples.targets[train], stage.corpora),
                 [session.examples.ways[i] for i in train],
             )
         )  # fmt: skip

@@ -47,7 +47,7 @@ def shared_stage(
         cache_root(cache.dir), STAGES, stage_key(session, stage, keys), session.upstream.name,
         None if limit is None else limit * 1e9,
     )  # fmt: skip
-    which = own_key(session.plan, stage, work.seed)
+    which = own_key(session.plan, stage, work.seed, keys)
     setup = session.setups[stage.method or session.recipe.method]
     like = setup.model(work.seed, None if start is None else start.state).kept_state()
     with contextlib.ExitStack() as stack:

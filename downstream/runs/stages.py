@@ -135,10 +135,13 @@ def check_stages(session: Session, todo: Sequence[Work]) -> None:
 
 
 def _as_trained(model: AdaptedModel) -> dict[str, Tensor]:
-    """A kept state as training would leave it: nothing that trains is zero throughout."""
+    """A kept state as training would leave it: nothing that trains is zero throughout, nor equal
+    throughout, which a layer norm behind it would hide."""
+    generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad and not bool(parameter.any()):
-            parameter.data = torch.full_like(parameter, 1e-3)
+            drawn = torch.randn(parameter.shape, generator=generator) * 1e-3
+            parameter.data = drawn.to(parameter)
     return model.kept_state()
 
 
@@ -265,7 +268,9 @@ def _trainer(
         model, setup.examples, session.task, train, session.indices(stage.dev), weights, keys,
         rate, work.seed, session.accelerator, checkpoint=path, label=label,
         curves=None if path is None else curves, starts_trained=probe is not None,
-        chances=sampling_chances(session.task, keys, setup.examples.targets[train]),
+        chances=sampling_chances(
+            session.task, keys, setup.examples.targets[train], stage.corpora
+        ),
     )  # fmt: skip
     if isinstance(before, dict) and stage.name == work.fold.stages[-1].name:
         hold_near(session, work, trainer, before)

@@ -45,7 +45,8 @@ def start_of(session: Session, work: Work) -> Start | None:
         cache_root(cache.dir), PROBES, shared_key(frozen_session), session.upstream.name,
         None if limit is None else limit * 1e9,
     )  # fmt: skip
-    which = own_key(session.plan, frozen_work.fold.stages[0], work.seed)
+    keys = frozen_session.recipe.train
+    which = own_key(session.plan, frozen_work.fold.stages[0], work.seed, keys)
     like = make_head(**frozen_session.setup.blueprint.head).state_dict()
     with contextlib.ExitStack() as stack:
         found: list[Any] = [None]

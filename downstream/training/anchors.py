@@ -21,7 +21,8 @@ theta* is known of a tensor that trained in the source stage. A head that was re
 l2sp leaves it out (Li et al. hold such a one to 0 instead, which is ``weight_decay``), and ewc and
 lwf, which ask what the source's model answers, refuse.
 
-All three start at 0 with gradient 0: the first step of the stage is that of plain training.
+All three start at 0 with gradient 0 (lwf beside dropout: nearly): the first step of the stage is
+that of plain training.
 """
 
 from __future__ import annotations

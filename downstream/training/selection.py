@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -131,10 +132,30 @@ def utterance_weights(task: Task, keys: TrainKeys, targets: Tensor, weights: Ten
     return weights if kind == "none" else weights * task.balance(targets, kind)
 
 
-def sampling_chances(task: Task, keys: TrainKeys, targets: Tensor) -> Tensor | None:
+def sampling_chances(
+    task: Task, keys: TrainKeys, targets: Tensor, corpora: Sequence[str] = ()
+) -> Tensor | None:
     """How likely each utterance of the training part is to be drawn (utterances,), up to a factor;
-    None where an epoch sees each of them once."""
-    return None if keys.sampling == "none" else task.balance(targets, keys.sampling)
+    None where an epoch sees each of them once.
+
+    With corpora=balanced each of C corpora has a share of 1 / C: of its n utterances each one
+    1 / (C n), or, with sampling=balanced, what the task's balance of this corpus alone gives it.
+
+    Args:
+        corpora: whose each utterance is (utterances,); where all are of one, it has nothing to
+            share with.
+    """
+    if keys.corpora == "as_is" or len(set(corpora)) < 2:
+        return None if keys.sampling == "none" else task.balance(targets, keys.sampling)
+    chances = torch.zeros(len(targets), dtype=torch.float64)
+    for corpus in sorted(set(corpora)):
+        own = torch.tensor([name == corpus for name in corpora])
+        part = targets[own]
+        each = (
+            torch.ones(len(part)) if keys.sampling == "none" else task.balance(part, keys.sampling)
+        )
+        chances[own] = each.double() / each.double().sum()
+    return chances
 
 
 def shares(weights: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from emopeft.commands import run
 from emopeft.commands.door import guarded
 from emopeft.commands.listing import LISTS, show_list
 from emopeft.commands.parsing import Parser, path
+from emopeft.commands.zero_shot import add_zero_shot_flags
 from emopeft.errors import UserError
 
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--run", metavar="DIR", type=path, help="for evaluate and predict: the run's folder")
     add("--audio", metavar="PATH", type=path, help="for predict: a file or a folder")
     run.add_output(p)
+    add_zero_shot_flags(p)
     add("--list", choices=LISTS, help="show what there is")
     add("--version", action="version", version=f"emopeft {__version__}")
     return p

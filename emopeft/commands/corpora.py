@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emopeft.commands.parsing import Commands, add_command, filled, key_and_value, path
 from emopeft.errors import UserError
+
+if TYPE_CHECKING:
+    from emopeft.downstream.corpora.base import Corpus
 
 
 def add_to(commands: Commands) -> None:
@@ -18,8 +21,14 @@ def add_to(commands: Commands) -> None:
         "whatever the cache knows of it. "
         "Exit status 0 when there is no error (warnings are fine), 1 when there is one.",
     )  # fmt: skip
-    check.add_argument("name", metavar="NAME", type=filled, help="see `emopeft list corpora`")
-    check.add_argument("root", metavar="DIR", type=path, help="its tree (manifest: the file)")
+    check.add_argument(
+        "name", metavar="NAME", type=filled, help="see `emopeft list corpora`; several: a+b"
+    )
+    check.add_argument(
+        "places", metavar="[NAME=]DIR", type=filled, nargs="+",
+        help="its tree (manifest: the file); of several corpora: NAME=DIR for each, or a DIR with "
+        "a folder for each",
+    )  # fmt: skip
     check.add_argument(
         "--hashes", metavar="FILE", nargs="?", const="",
         help="compare with the published hashes (CREMA-D); without FILE the table is in the tree",
@@ -45,25 +54,37 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _check(flags: argparse.Namespace) -> int:
-    from emopeft.downstream.corpora.base import CORPORA
     from emopeft.downstream.corpora.check import check
+    from emopeft.downstream.data.places import corpora_of, placed
     from emopeft.files import default_root, write_json
 
-    corpus = CORPORA[flags.name]
-    root = flags.root.expanduser()
-    if not root.exists():
-        raise UserError(f"{root} does not exist; DIR must name {corpus.folder}")
+    corpora = corpora_of(flags.name)
+    roots = placed(corpora, flags.places)
     options = dict(_option(text) for text in flags.options)
-    hashes = None
-    if flags.hashes is not None:
-        if corpus.hashes is None:
-            raise UserError(f"no hashes were published for {corpus.name}; leave --hashes out")
-        table = Path(flags.hashes).expanduser() if flags.hashes else root
-        if flags.hashes and not table.exists():
-            raise UserError(f"the hash table {table} does not exist")
-        hashes = corpus.hashes(table)
-    report = check(corpus, root, hashes=hashes, options=options, store=default_root())
+    if len(corpora) > 1 and (options or flags.hashes is not None):
+        raise UserError(f"-o and --hashes are of one corpus, not of {flags.name}; check it alone")
+    for corpus, root in roots:
+        if not root.exists():
+            raise UserError(f"{root} does not exist; DIR must name {corpus.folder}")
+    hashes = _hashes(flags, *roots[0])
+    reports = []
+    for corpus, root in roots:
+        reports.append(check(corpus, root, hashes=hashes, options=options, store=default_root()))
+        print(reports[-1].text() + "\n" * (len(corpora) > 1))
     if flags.json:
-        write_json(flags.json, report.data())
-    print(report.text())
-    return 0 if report.ok else 1
+        data = [report.data() for report in reports]
+        write_json(flags.json, data if len(data) > 1 else data[0])
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _hashes(
+    flags: argparse.Namespace, corpus: Corpus, root: Path
+) -> dict[str, tuple[str, int]] | None:
+    if flags.hashes is None:
+        return None
+    if corpus.hashes is None:
+        raise UserError(f"no hashes were published for {corpus.name}; leave --hashes out")
+    table = Path(flags.hashes).expanduser() if flags.hashes else root
+    if flags.hashes and not table.exists():
+        raise UserError(f"the hash table {table} does not exist")
+    return corpus.hashes(table)

@@ -17,11 +17,22 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from emopeft import __version__
-from emopeft.commands import board, cache, corpora, demo, listing, recipes, run, sharing
+from emopeft.commands import (
+    board,
+    cache,
+    corpora,
+    demo,
+    listing,
+    matrix,
+    recipes,
+    report,
+    run,
+    sharing,
+)
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, recipes, corpora, cache, sharing, board, listing, demo)
+GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, listing, demo)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:

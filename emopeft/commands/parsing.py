@@ -60,9 +60,9 @@ def add_command(commands: Commands, name: str, help: str, function: Function, **
     return parser
 
 
-def key_and_value(text: str) -> tuple[str, str]:
-    """``KEY=VALUE``."""
+def key_and_value(text: str, flag: str = "-o") -> tuple[str, str]:
+    """``KEY=VALUE`` of a flag."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"-o {text}: expected KEY=VALUE")
+        raise UserError(f"{flag} {text}: expected KEY=VALUE")
     return name.strip(), value.strip()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emopeft.commands.parsing import Commands, add_command, filled, path
+from emopeft.commands.zero_shot import add_zero_shot_flags, zero_shot
 from emopeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ FLAGS = {
     "task": "task",
     "method": "method",
     "corpus": "corpus.name",
-    "data": "corpus.data",
     "protocol": "protocol",
     "fold": "folds",
     "upstream_path": "upstream.path",
@@ -47,7 +47,17 @@ def add_to(commands: Commands) -> None:
         commands, "evaluate", "test a run again, from its checkpoints", _evaluate
     )
     evaluating.add_argument("run", metavar="RUN", type=path, help="the run's folder")
-    evaluating.add_argument("--data", metavar="DIR", type=filled, help="where the corpus lies now")
+    add_places(evaluating, "where the corpus lies")
+    evaluating.add_argument(
+        "--corpus", metavar="NAME", type=filled,
+        help="others than the run's own, all of each: zero-shot",
+    )  # fmt: skip
+    evaluating.add_argument(
+        "-o", "--override", metavar="KEY=VALUE", action="append", default=[],
+        help="with --corpus: corpus.options, corpus.allow_incomplete",
+    )  # fmt: skip
+    add_zero_shot_flags(evaluating)
+    add_output(evaluating)
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
     predicting.add_argument("audio", metavar="AUDIO", type=path, help="a file or a folder")
@@ -71,8 +81,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("-d", "--task", type=filled, metavar="TASK", help="what is predicted: emotion")
     add("-p", "--method", type=filled, metavar="METHOD", help="none, lora, partial:3, lora+ws, ...")
     add("-c", "--recipe", metavar="FILE", type=path, help="a recipe (YAML); see emopeft recipes")
-    add("--corpus", type=filled, metavar="NAME", help="which corpus (default: iemocap)")
-    add("--data", type=filled, metavar="DIR", help="where it lies (or set EMOPEFT_<NAME>)")
+    add(
+        "--corpus",
+        type=filled,
+        metavar="NAME",
+        help="which corpus (default: iemocap); several: a+b",
+    )
+    add_places(parser, "where it lies (or set EMOPEFT_<NAME>)")
     add(
         "--protocol",
         type=filled,
@@ -108,6 +123,14 @@ def add_upstream_path(parser: argparse.ArgumentParser) -> None:
                         help="local weights, as written by save_pretrained")  # fmt: skip
 
 
+def add_places(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--data``."""
+    parser.add_argument(
+        "--data", metavar="[NAME=]DIR", type=filled, action="append",
+        help=f"{what}; of several corpora: NAME=DIR for each, or a DIR with a folder for each",
+    )  # fmt: skip
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """``--output``."""
     parser.add_argument("--output", metavar="FILE", type=path,
@@ -117,6 +140,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def recipe_of(flags: argparse.Namespace) -> Recipe:
     """Defaults, recipe file, flags and -o, in this order, to a checked recipe."""
     from emopeft.downstream.data import recipe as recipes
+    from emopeft.downstream.data.places import places_of
+    from emopeft.downstream.data.prepare import choose_corpora
     from emopeft.downstream.data.resolve import resolve
 
     layers: list[dict[str, Any]] = []
@@ -126,8 +151,12 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
     layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
         layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
-    layers += [recipes.parse_override(text) for text in flags.override]
-    return resolve(layers, flags.smoke)
+    overrides = [recipes.parse_override(text) for text in flags.override]
+    if flags.data is not None:
+        layers.append({"corpus.data": flags.data[0]})  # that there is one decides, too
+        chosen = choose_corpora(recipes.build(recipes.merge([*layers, *overrides])))
+        layers.append({"corpus.data": places_of(flags.data, [c.name for c in chosen])})
+    return resolve([*layers, *overrides], flags.smoke)
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:
@@ -146,9 +175,9 @@ def train(flags: argparse.Namespace, command: str) -> int:
     """Train and test what the flags say, or show what it would be; ``command`` is recorded."""
     recipe = recipe_of(flags)
     if flags.smoke:
-        from emopeft.commands.demo import make_corpus  # which imports this module
+        from emopeft.commands.demo import make_demo  # which imports this module
 
-        make_corpus(Path(str(recipe.corpus.data)))
+        make_demo(str(recipe.corpus.name), Path(str(recipe.corpus.data)))
     if flags.dry_run:
         from emopeft.downstream.reports.dry_run import dry_run
 
@@ -170,12 +199,19 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 
 def evaluate(flags: argparse.Namespace, place: Path) -> int:
-    """Test the folds of a run again and show how far they are from what was recorded."""
+    """Test the folds of a run again and show how far they are from what was recorded; or, with
+    ``--corpus``, on other corpora."""
+    seed, fold = one_seed(flags.seed), flags.fold or "all"
     from emopeft.downstream.reports.results import evaluation
     from emopeft.downstream.runs.evaluate import evaluate as test_again
+    from emopeft.downstream.runs.evaluate import recipe_of_run
 
-    seed = one_seed(flags.seed)
-    print(evaluation(test_again(place, flags.fold or "all", flags.upstream_path, flags.data, seed)))
+    own = recipe_of_run(place).corpus.name
+    if flags.corpus not in (None, own):
+        return zero_shot(flags, place, fold, seed)
+    if flags.labels or flags.leaks or flags.output:
+        raise UserError("--labels, --leaks and --output go with evaluate --corpus OTHER")
+    print(evaluation(test_again(place, fold, flags.upstream_path, flags.data, seed)))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -291,10 +292,19 @@ def test_a_directory_of_another_family_is_refused(
 
 @needs_shared
 def test_a_real_encoder_on_real_speech(tmp_path: Path) -> None:
-    """Moonshine's frozen probe on one speaker fold of EmoDB's four classes: far above chance."""
+    """Moonshine's frozen probe on six speakers of EmoDB's four classes: far above chance."""
     assert SHARED is not None
+    folds = {
+        "name": "six-speakers", "version": 1, "corpus": "emodb", "task": "emotion",
+        "description": "Trained on four speakers.", "source": "ours", "unit": "speaker",
+        "classes": ["neutral", "happy", "sad", "angry"],
+        "labels": {name: name for name in ("neutral", "happy", "sad", "angry")},
+        "leave_out": ["12", "13", "14", "16"],
+        "folds": [{"name": "1", "test": ["03"], "dev": ["08"]}],
+    }  # fmt: skip
+    (tmp_path / "six.json").write_text(json.dumps(folds))
     assert call("-u", "moonshine_tiny", "--upstream-path", SHARED / "models/moonshine-tiny-encoder",
                 "-d", "emotion", "-p", "none", "--corpus", "emodb", "--data",
-                SHARED / "data/emodb", "--protocol", "emodb-loso-4class", "--fold", "1",
+                SHARED / "data/emodb", "--protocol", tmp_path / "six.json",
                 "--out", tmp_path, "-n", "r") == 0  # fmt: skip
     assert read(tmp_path / "r" / "result.json")["folds"][0]["metrics"]["test"]["uar"] > 0.5

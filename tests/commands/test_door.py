@@ -137,6 +137,9 @@ def test_the_demo_corpus_alone(tmp_path: Path) -> None:
 # ---- misuse -----------------------------------------------------------------------------------
 
 
+PAIR = ("--corpus", "ravdess+emodb")
+
+
 @pytest.mark.parametrize(
     ("argv", "answer"),
     [
@@ -153,6 +156,12 @@ def test_the_demo_corpus_alone(tmp_path: Path) -> None:
         (("run", "-n", "a/b"), "must be a plain name"),
         (("run", "-n", "\udcff"), r"'\udcff' is not UTF-8"),
         (("run", "--data", ""), "--data: is empty"),
+        (("run", *PAIR, "--data", "emodb=x", "--data", "y"), "y does not say whose place it is"),
+        (("run", *PAIR, "--data", "emodb=x", "--data", "emodb=y"), "emodb=DIR is given twice"),
+        (("run", *PAIR, "--data", "emodb=x", "--data", "ravdes=y"), "did you mean ravdess?"),
+        (("run", *PAIR, "--data", "emodb="), "emodb= names no place"),
+        (("check", "ravdess+emodb", "ravdess=x"), "give emodb=DIR, too"),
+        (("check", "ravdess+emodb", ".", "-o", "a=b"), "are of one corpus, not of ravdess+emodb"),
         (("run", "--seed", "0,0"), "seeds holds 0 twice"),
         (("run", "--seed", "0,"), "--seed 0, must be whole numbers"),
         (("run", "--seed", "9" * 5000), "must be whole numbers"),

@@ -12,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emopeft.commands import modules
+from emopeft.commands import door, modules
 from emopeft.downstream.corpora import demo
-from emopeft.downstream.corpora.base import CORPORA
+from emopeft.downstream.corpora import demo_domains as demo_domains_module
+from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.protocols.protocol import load_protocol
 from emopeft.errors import UserError
 from tests.protocols.cases import plan_of, sides
@@ -111,30 +112,81 @@ def test_a_whole_tree_is_left_alone_and_a_broken_one_made_whole(tree, monkeypatc
     assert times == {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
 
 
-def test_learnable_across_sessions_but_not_from_one_number(tree):
-    utterances = CORPORA["demo"].load(tree)
-    labels = np.array([u.emotion for u in utterances])
-    sessions = np.array([u.session for u in utterances])
-    durations, spectra = [], []
+def spectra(utterances: list[Utterance]) -> np.ndarray:
+    """Mean and deviation over time of log energies in 40 bands, (clips, 80)."""
+    rows = []
     for u in utterances:
         samples, _ = soundfile.read(u.path)
         frames = np.lib.stride_tricks.sliding_window_view(samples / samples.std(), 400)[::160]
         power = np.abs(np.fft.rfft(frames * np.hanning(400)))[:, :200].reshape(-1, 40, 5) ** 2
         log = np.log(power.mean(2) + 1e-3)
-        spectra.append(np.concatenate([log.mean(0), log.std(0)]))
-        durations.append([len(samples)])
+        rows.append(np.concatenate([log.mean(0), log.std(0)]))
+    return np.asarray(rows)
 
-    def accuracy(features) -> float:
-        hits = []
-        for session in "12345":
-            test = sessions == session
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-            model.fit(np.asarray(features)[~test], labels[~test])
-            hits.append(model.score(np.asarray(features)[test], labels[test]))
-        return float(np.mean(hits))
 
-    assert 0.6 < accuracy(spectra) < 0.97
-    assert accuracy(durations) < 0.7
+def accuracy(
+    features: np.ndarray, train: list[Utterance], test: list[Utterance] | None = None
+) -> float:
+    """Of a linear model, leaving one session out; features are those of train, then of test."""
+    everyone = train + (test or [])
+    labels = np.array([u.emotion for u in everyone])
+    sessions = np.array([u.session for u in everyone])
+    of_test = np.arange(len(everyone)) >= (len(train) if test else 0)
+    hits = []
+    for session in sorted(set(sessions)):
+        held = sessions == session
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        fit = ~held & (~of_test if test else True)
+        model.fit(features[fit], labels[fit])
+        hits.append(model.score(features[held & of_test], labels[held & of_test]))
+    return float(np.mean(hits))
+
+
+def test_learnable_across_sessions_but_not_from_one_number(tree):
+    utterances = CORPORA["demo"].load(tree)
+    durations = np.array([[soundfile.info(u.path).frames] for u in utterances])
+    assert 0.6 < accuracy(spectra(utterances), utterances) < 0.97
+    assert accuracy(durations, utterances) < 0.7
+
+
+def test_two_domains_are_one_tree_and_three_corpora(demo_domains):
+    whole = CORPORA["demo-domains"].load(demo_domains)
+    halves = {}
+    for style in ("acted", "natural"):
+        corpus = CORPORA[f"demo-{style}"]
+        halves[style] = corpus.load(demo_domains)  # as place_of gives it, or the tree
+        assert halves[style] == corpus.load(demo_domains / f"demo-{style}")
+        assert {(u.style, u.emotion) for u in halves[style]} == {(style, e) for e in demo.SETTINGS}
+        assert all(1 <= x <= 5 for u in halves[style] for x in u.ratings.values())
+    ids = [u.id for half in halves.values() for u in half]
+    assert [u.id for u in whole] == ids and len(set(ids)) == 192
+    assert len({u.path.read_bytes() for u in whole}) == 192
+    speakers = [{u.speaker for u in half} for half in halves.values()]
+    assert [len(s) for s in speakers] == [6, 6] and not speakers[0] & speakers[1]
+    for name, clips in (("demo-domains", whole), ("demo-natural", halves["natural"])):
+        plan = plan_of(load_protocol(f"{name}-3fold"), clips)
+        plan.check_leaks()
+        assert plan.complete and len(plan.folds[0].tests["test"]) == len(clips) / 3
+    with pytest.raises(UserError, match="emopeft demo --domains"):
+        CORPORA["demo-natural"].load(demo_domains / "demo-acted")
+
+
+def test_there_is_something_to_gain_from_the_other_domain(demo_domains):
+    """Each half is learned better from its own sessions than from the other half's."""
+    acted, natural = (CORPORA[f"demo-{x}"].load(demo_domains) for x in ("acted", "natural"))
+    for mine, other in ((acted, natural), (natural, acted)):
+        features = spectra(other + mine)
+        home, away = accuracy(features[len(other) :], mine), accuracy(features, other, mine)
+        assert 0.5 < home < 0.9 and 0.25 < away < home - 0.05
+
+
+def test_the_door_makes_two_domains(tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(demo_domains_module, "synthesise", lambda root, show: made.append(root))
+    monkeypatch.setattr(demo_domains_module, "read", lambda root, styles: [])
+    assert door.main(["demo", "--domains", str(tmp_path)]) == 0
+    assert made == [tmp_path / "demo_domains"] and not contents(tmp_path)
+    assert "--corpus demo-acted+demo-natural --data" in capsys.readouterr().out
 
 
 def test_without_espeak_the_way_out_is_named(tmp_path, monkeypatch, capsys):

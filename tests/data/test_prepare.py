@@ -11,6 +11,7 @@ import pytest
 
 from emopeft.downstream.corpora import scan, scan_store
 from emopeft.downstream.data import prepare as preparing
+from emopeft.downstream.data.places import places_of
 from emopeft.downstream.data.prepare import prepare
 from emopeft.downstream.data.recipe import build
 from emopeft.errors import UserError
@@ -75,6 +76,7 @@ def test_several_corpora_in_one_plan(both, monkeypatch):
         ({"corpus__data": {**places, "emobd": "x"}}, "unknown corpus in corpus.data|EmoDB lies"),
         ({"corpus__name": "ravdess"}, "is for corpora ravdess\\+emodb, not ravdess; give --corpus"),
         ({"corpus__name": "ravdess+ravdess"}, "names a corpus twice"),
+        ({"protocol": "pol"}, "unknown protocol 'pol': did you mean pool?"),
         ({"protocol": "ravdess-6fold"}, "is for corpus ravdess, not emodb\\+ravdess"),
         ({"corpus__options": {"language": "all"}}, "unknown corpus in corpus.options"),
         ({"corpus__options": {"emodb": {"language": "all"}}}, "unknown option of corpus emodb"),
@@ -82,6 +84,29 @@ def test_several_corpora_in_one_plan(both, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             prepare(recipe_of(both / "cache", **keys_of(both, **changes)))
+
+
+def test_a_recording_in_two_corpora_of_a_pool_is_found(both):
+    keys = keys_of(both, protocol="pool:classes=sad+angry", corpus__allow_incomplete=True)
+    assert len(prepare(recipe_of(both / "cache", **keys)).plan.folds) == 5
+    shutil.copy(both / "emodb" / EMODB[0], both / "ravdess" / RAVDESS[0])
+    with pytest.raises(UserError, match=r"the same audio is in .*\(emodb/03a01Wa = ravdess/03-01"):
+        prepare(recipe_of(both / "cache", **keys))
+
+
+@pytest.mark.parametrize(
+    ("words", "corpora", "places"),
+    [
+        (["a/b"], "ravdess", "a/b"),
+        (["a=b/c"], "ravdess", "a=b/c"),  # a path may hold a =
+        (["ravdess=a=b"], "ravdess", "a=b"),
+        (["all"], "ravdess+emodb", "all"),
+        (["emodb=a"], "ravdess+emodb", {"emodb": "a"}),
+        (["emodb=a", "emobox:x=b"], "emobox:x+emodb", {"emodb": "a", "emobox:x": "b"}),
+    ],
+)
+def test_where_corpora_lie(words, corpora, places):
+    assert places_of(words, corpora.split("+")) == places
 
 
 def table(folder: Path, speakers: str = "abc") -> Path:

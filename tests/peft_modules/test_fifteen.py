@@ -23,7 +23,9 @@ HEAD = 64 * 256 + 256 + 256 * 4 + 4
 
 def test_one_leaderboard(demo_corpus: Path, tmp_path: Path) -> None:
     assert len(FIFTEEN) == len(set(FIFTEEN)) == 15
-    data = manifest(demo_corpus, tmp_path / "clips.csv")  # two folds instead of five, to be quick
+    data = manifest(
+        demo_corpus, tmp_path / "clips.csv", every=5
+    )  # fewer clips and folds, to be quick
     folds = protocol(tmp_path / "two.json", "two-folds", "emotion", TWO_FOLDS)
     for method in FIFTEEN:
         status = call(

@@ -161,6 +161,19 @@ def test_lora_on_the_classifier_alone() -> None:
     assert not torch.equal(model(batch), plain(batch))
 
 
+def test_lora_on_the_classifier_and_nothing_else_of_the_head() -> None:
+    adaptation, model = built(base("hubert_base_like")[0], "lora:targets=classifier-only,r=2")
+    counts = parameter_counts(adaptation, model.head)
+    assert (counts["method"], counts["head"]) == (2 * (16 + 4), 0)
+    names = {n for n, p in model.head.named_parameters() if p.requires_grad}
+    assert names == set(model.head.patched["lora"])
+    before = model.head.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    train(model, batch_of(model))
+    changed = {n for n, t in model.head.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed and changed <= names
+
+
 def test_lora_on_the_conv_heads_last_layer() -> None:
     adaptation = adapt(copy.deepcopy(base("whisper")[0]), "lora:targets=classifier+q")
     head = make_head("conv", width=32, states=3, outputs=4, hidden=8)

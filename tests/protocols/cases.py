@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from emopeft.downstream.corpora.base import Utterance
+from emopeft.downstream.corpora.base import CORPORA, Utterance
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.protocols.parting import parted
 from emopeft.downstream.protocols.protocol import Protocol, list_protocols, parse
@@ -48,6 +48,8 @@ def iemocap_like(protocol: Protocol) -> list[Utterance]:
 
 def fake_corpus(protocol: Protocol) -> list[Utterance]:
     """A corpus of the published size that fits the protocol, whatever its unit."""
+    if protocol.prefixed:
+        return [u for corpus in protocol.corpora for u in _published(corpus, protocol)]
     if protocol.utterances:
         return iemocap_like(protocol)
     if protocol.rule and protocol.corpus == "manifest":
@@ -65,6 +67,19 @@ def fake_corpus(protocol: Protocol) -> list[Utterance]:
             name = f"{place}_word{i // len(names)}_{label}"
             found.append(utterance(name, place, label, session=place))
     return found
+
+
+def _published(corpus: str, protocol: Protocol) -> list[Utterance]:
+    """As many utterances of each class as one of several corpora has, shared by its speakers."""
+    tested = (name for fold in protocol.folds for name in fold.tests["test"])
+    names = sorted(n.partition("/")[2] for n in tested if n.startswith(f"{corpus}/"))
+    return [
+        utterance(
+            f"{names[i % len(names)]}_{label}{i}", names[i % len(names)], label, corpus=corpus
+        )
+        for label, number in CORPORA[corpus].expected.items()
+        for i in range(number)
+    ]
 
 
 def counted(protocol: Protocol) -> dict[str, int]:

@@ -19,7 +19,6 @@ from tests.protocols.cases import (
     fake_corpus,
     plan_of,
     sides,
-    speakers,
 )
 from tests.shared import SHARED, needs_shared
 
@@ -39,6 +38,8 @@ def test_the_protocols_of_the_issue_are_there():
         "jl-loso-4class", "cafe-6fold", "cafe-6fold-4class", "subesco-5fold",
         "subesco-5fold-4class", "aesdd-loso", "shemo-5fold", "shemo-5fold-4class", "urdu-5fold",
         "emozionalmente-5fold", "emozionalmente-5fold-4class",
+        "demo-domains-3fold", "demo-acted-3fold", "demo-natural-3fold",
+        "eight-emotions", "eight-emotions-random-leaks",
         *(f"msp-podcast-{release}{kind}" for release in ("1.7", "1.11", "1.12")
           for kind in ("", "-4class", "-vad", "-votes")),
     }  # fmt: skip
@@ -49,9 +50,9 @@ def test_every_corpus_has_its_default_protocol_and_knows_its_labels():
         if corpus.folds is None:  # else it brings its own
             assert load_protocol(corpus.protocol).corpora in ((name,), (corpus.like,))
     for protocol in SHIPPED.values():
-        assert protocol.corpus in CORPORA
-        known = CORPORA[protocol.corpus].emotions
-        assert not known or set(protocol.labels.get(protocol.corpus, ())) <= set(known)
+        for corpus in protocol.corpora:
+            known = CORPORA[corpus].emotions
+            assert not known or set(protocol.labels.get(corpus, ())) <= set(known)
 
 
 def own_split(protocol) -> bool:
@@ -65,6 +66,7 @@ def own_split(protocol) -> bool:
         for name, protocol in SHIPPED.items()
         if "emotion" in protocol.tasks
         and not (own_split(protocol) and protocol.corpus != "manifest")  # test_protocol_msp.py
+        and "leaks" not in name  # test_pools.py
     ],
 )
 def test_shipped_protocol_on_a_corpus_of_published_size(name):
@@ -79,18 +81,22 @@ def test_shipped_protocol_on_a_corpus_of_published_size(name):
         assert len(set(everyone)) == len(everyone)
         if not own_split(protocol):
             assert set(everyone) == set(tested)  # no one forgotten
-        who = {side: set(names) for side, names in speakers(plan, i).items()}
+        who = {side: {u.speaker_uid for u in found} for side, found in sides(plan, i).items()}
         assert not who["test"] & (who["train"] | who["dev"])
         assert bool(who["dev"] & who["train"]) == ("random-dev" in name and not protocol.rule)
 
 
 def test_files_are_what_the_kept_script_makes():
-    made = build.build(PUBLISHED if (PUBLISHED / "Session1").is_dir() else None)
+    cremad = SHARED / "data/cremad_meta" if SHARED else Path()
+    made = build.build(
+        PUBLISHED if (PUBLISHED / "Session1").is_dir() else None,
+        cremad if (cremad / "VideoDemographics.csv").is_file() else None,
+    )
     assert len(made) >= 18
     for name, text in made.items():
         assert (build.HERE / name).read_text(encoding="utf-8") == text, name
     assert {p.stem for p in build.HERE.glob("*.json")} <= {n[:-5] for n in made} | {
-        SUPERB, "iemocap-loso"
+        SUPERB, "iemocap-loso", "eight-emotions"
     }  # fmt: skip
 
 
@@ -98,6 +104,7 @@ def test_the_tasks_that_protocols_are_for():
     rated, voted = ("emotion", "dimensional"), ("emotion-soft", "emotion-multi")
     more = {"ravdess-6fold": rated, "demo-5fold": rated, "iemocap-loso": rated, SUPERB: rated}
     more |= {"cremad-5fold": ("emotion", *voted), "iemocap-votes-loso": voted}
+    more |= {f"demo-{what}-3fold": rated for what in ("domains", "acted", "natural")}
     more |= {"cafe-6fold": rated, "emozionalmente-5fold": ("emotion", *voted)}
     more |= {name: ("dimensional",) for name in SHIPPED if "-vad" in name}
     more |= {name: voted for name in SHIPPED if "-votes" in name}

@@ -16,9 +16,10 @@ CASES = (
     "superb/probe.yaml -u hubert",
     "lashkarashvili2024/classes.yaml -p lora+ba+ws+wg",
     "lashkarashvili2024/ratings.yaml -p ba",
+    "lashkarashvili2024/two-stages.yaml -o transfer.freeze=[ba]",
     "peft-ser2023/classes.yaml -p lora@peft-ser",
     "sampath2025/ratings.yaml -p partial:3 -o train.precision=bf16 -o cache.enabled=true",
-    "hubert8/classes.yaml -p lora:targets=classifier",
+    "hubert8/classes.yaml -p lora:targets=classifier-only",
     "odyssey2024/classes.yaml",
     "odyssey2024/attributes.yaml",
 )
@@ -27,8 +28,9 @@ PLACES = {"upstream", "corpus", "protocol", "folds", "seeds", "train.steps", "tr
 
 
 @pytest.fixture(autouse=True)
-def demo(demo_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def demo(demo_corpus: Path, demo_domains: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOPEFT_DEMO", str(demo_corpus))
+    monkeypatch.setenv("EMOPEFT_DEMO_DOMAINS", str(demo_domains))
 
 
 @pytest.mark.parametrize("line", CASES)
@@ -37,8 +39,10 @@ def test_a_smoke_run_ends(line: str, tmp_path: Path) -> None:
     assert call(*words, "--out", tmp_path, "-n", "r") == 0
     record = read(tmp_path / "r" / "result.json")
     [fold] = record["folds"]
-    assert fold["status"] == "finished" and fold["stages"][0]["result"]["steps"] == 2
-    assert record["upstream"]["name"] == "demo_base" and record["plan"]["protocol"] == "demo-5fold"
+    assert fold["status"] == "finished" and fold["stages"][-1]["result"]["steps"] == 2
+    two = "transfer-demo-domains-acted-to-natural-4class"
+    protocol = two if "two-stages" in line else "demo-5fold"
+    assert (record["upstream"]["name"], record["plan"]["protocol"]) == ("demo_base", protocol)
 
 
 def test_every_recipe_is_among_them() -> None:

@@ -21,7 +21,11 @@ from tests.records.cases import (
     tamper,
 )
 
+FOLD = {"fold": "1", "seed": 0, "utterances": 8, "metrics": {"uar": 1.0}}
+INVENTED = {"test": {"toy": {"folds": [FOLD], "summary": {}, "pooled": {}, "lacks": []}}}
+
 EDITS = {
+    "corpora apart": (put(INVENTED, "by_corpus"), "says by_corpus ="),
     "audit.clean": (put(False, "audit", "clean"), "audit.clean = false, its folds give true"),
     "id": (put("a" * 64, "id"), "says id ="),
     "identity": (put(9, "identity", "cache"), "says identity.cache = 9"),
@@ -47,7 +51,7 @@ EDITS = {
 def test_an_edited_record_is_found(tmp_path, case):
     """REVIEW D2: every key of result.json is that of the fold folders, or the record is refused."""
     change, words = EDITS[case]
-    make_record(tmp_path)
+    assert "by_corpus" not in make_record(tmp_path)  # of one corpus there is nothing to say
     assert verify(tmp_path) == []
     tamper(tmp_path, change)
     problems = verify(tmp_path)

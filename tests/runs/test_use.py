@@ -76,7 +76,7 @@ def test_evaluate_refuses_other_audio_under_the_same_names(
     wav, rate = soundfile.read(clip)
     soundfile.write(clip, wav * 0.5, rate)
     with pytest.raises(UserError, match="other audio"):
-        evaluate(finished, data=str(tmp_path / "corpus"))
+        evaluate(finished, data=[str(tmp_path / "corpus")])
 
 
 def test_predict_gives_the_recorded_scores_for_a_folder(

@@ -115,3 +115,41 @@ def test_weights_and_sampling_would_correct_twice() -> None:
         recipes.validate(recipes.build(both))
     for name in both:
         recipes.validate(recipes.build({name: both[name]}))
+
+
+def test_every_corpus_is_as_likely_as_the_others_and_each_of_its_classes() -> None:
+    """Chances by hand, and the shares of what is drawn; one of three corpora lacks a class."""
+    clips = {("r", 0): 30, ("r", 1): 10, ("e", 0): 2, ("e", 1): 6, ("s", 1): 4}
+    cells = [cell for cell, number in clips.items() for _ in range(number)]
+    corpora = [corpus for corpus, _ in cells]
+    targets = torch.eye(2)[[label for _, label in cells]]
+    task = EmotionTask(list("ab"))
+    for sampling in ("none", "balanced"):
+        keys = keys_of(sampling=sampling, corpora="balanced")
+        chances = sampling_chances(task, keys, targets, corpora)
+        assert chances is not None
+        for cell, chance in zip(cells, chances.tolist(), strict=True):
+            corpus, _ = cell
+            if sampling == "none":
+                wanted = 1 / sum(n for (c, _), n in clips.items() if c == corpus)
+            else:
+                classes = sum(c == corpus for c, _ in clips)
+                wanted = 1 / classes / clips[cell]
+            assert chance == pytest.approx(wanted, rel=1e-6)
+        drawn = torch.tensor([epoch_order(len(cells), 0, e, chances) for e in range(400)]).flatten()
+        for corpus in "res":
+            share = sum(corpora[i] == corpus for i in drawn.tolist()) / len(drawn)
+            assert share == pytest.approx(1 / 3, abs=0.017)  # five deviations of 20,800 draws
+    # Where there is one corpus, nothing changes.
+    alone = keys_of(corpora="balanced")
+    assert sampling_chances(task, alone, targets, ["r"] * len(cells)) is None
+
+
+def test_even_corpora_need_several_and_no_other_weights() -> None:
+    even = {"train.corpora": "balanced"}
+    with pytest.raises(UserError, match=r"is for several corpora, and corpus\.name is emodb; give"):
+        recipes.validate(recipes.build({**even, "corpus.name": "emodb"}))
+    pair = {**even, "corpus.name": "emodb+ravdess"}
+    with pytest.raises(UserError, match=r"class_weights=balanced goes by .* take train\.sampling"):
+        recipes.validate(recipes.build({**pair, "train.class_weights": "balanced"}))
+    recipes.validate(recipes.build({**pair, "train.sampling": "balanced"}))

@@ -13,11 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emopeft.downstream.corpora.base import CORPORA, Corpus, Utterance
+from emopeft.downstream.corpora.base import Corpus, Utterance
 from emopeft.downstream.protocols.fields import OVERLAPS
 from emopeft.downstream.protocols.makers.base import Maker, register
 from emopeft.downstream.protocols.makers.shared import (
+    data_set,
     own_folds,
+    own_labels,
     own_protocol,
     published_counts,
     shared_labels,
@@ -57,8 +59,10 @@ def make(
     own = own_protocol(home, options.folds)
     strangers = any(own_protocol(c).unknown_speakers for c in others) or own.unknown_speakers
     order = [home, *others]
+    usual = set.intersection(*(set(own_labels(c, utterances).values()) for c in corpora))
+    chosen = set(classes) != usual
     return {
-        "name": _name(home, others, classes, bool(options.classes), own.speaker_overlap),
+        "name": _name(home, others, classes, chosen, own.speaker_overlap),
         "version": 1,
         "corpora": [c.name for c in order],
         "task": "emotion",
@@ -109,9 +113,7 @@ def _sides(options: Options, corpora: Sequence[Corpus]) -> tuple[Corpus, list[Co
 
 def check_two(one: Corpus, other: Corpus) -> None:
     """That two names are not one data set (emobox:ravdess is RAVDESS); raises UserError."""
-    published = [c.like if c.like in CORPORA and CORPORA[c.like].size else c.name
-                 for c in (one, other)]  # fmt: skip
-    if published[0] == published[1]:
+    if data_set(one) == data_set(other):
         raise UserError(
             f"{one.name} and {other.name} are one data set under two names: nothing would be away "
             "from home"
@@ -136,8 +138,8 @@ def _name(
     chosen: bool,
     overlap: Sequence[str],
 ) -> str:
-    """``away-ravdess-on-emodb-4``; the classes by name where they were chosen, and, as every
-    protocol's must, what it shares between its parts. What is too long ends in a digest."""
+    """``away-ravdess-on-emodb-4``; the classes by name where they are not all that are shared,
+    and, as in every protocol's, what its parts share. What is too long ends in a digest."""
     what = "-".join(classes) if chosen else str(len(classes))
     words = [OVERLAPS[part][0] for part in ("dev", "test") if part in overlap]
     start = f"away-{home.name}-on-{'-'.join(c.name for c in others)}-{what}"

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from emopeft.downstream.corpora.base import Corpus, Utterance
+from emopeft.downstream.corpora.base import CORPORA, Corpus, Utterance
 from emopeft.downstream.protocols.parting import left_out, parted
 from emopeft.downstream.protocols.protocol import (
     FoldSpec,
@@ -31,6 +31,12 @@ def canonical(classes: Iterable[str]) -> tuple[str, ...]:
     """The classes in the one order that all makers use."""
     places = {name: place for place, name in enumerate(ORDER)}
     return tuple(sorted(set(classes), key=lambda c: (places.get(c, len(ORDER)), c)))
+
+
+def data_set(corpus: Corpus) -> str:
+    """What was published, whatever it is called here: emobox:ravdess is RAVDESS, too."""
+    known = corpus.like in CORPORA and CORPORA[corpus.like].size
+    return corpus.like if known else corpus.name
 
 
 def own_protocol(corpus: Corpus, name: str | None = None) -> Protocol:
@@ -101,14 +107,14 @@ def shared_labels(
 
 
 def taking_part(
-    corpus: Corpus, utterances: Sequence[Utterance], labels: LabelMap
+    corpus: Corpus, utterances: Sequence[Utterance], labels: LabelMap | None = None
 ) -> list[Utterance]:
-    """All of the corpus' utterances of these labels, by id; without those that its own protocol
-    leaves out, or has in a test without targets."""
+    """All of the corpus' utterances of these labels (None: all), by id; without those that its own
+    protocol leaves out, or has in a test without targets."""
     own = own_protocol(corpus)
     known = parted(own, of_corpus(corpus, utterances))[0]
-    chosen = [u for u in known if u.emotion in labels and not left_out(own, u)]
-    return sorted(chosen, key=lambda u: u.id)
+    chosen = [u for u in known if labels is None or u.emotion in labels]
+    return sorted((u for u in chosen if not left_out(own, u)), key=lambda u: u.id)
 
 
 @dataclasses.dataclass(frozen=True)
