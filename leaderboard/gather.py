@@ -50,10 +50,11 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all its phases, the frozen part and the probes that it started from as long
-        as they took when they were computed."""
+        """Wall time of all its phases, the frozen part, probes and source's stages that it started
+        from as long as they took when they were computed."""
         seconds = self.data["cost"]["seconds"]
-        probes = self.data["cost"].get("probe_seconds") or 0.0
+        before = ("probe_seconds", "source_seconds")
+        probes = sum(self.data["cost"].get(name) or 0.0 for name in before)
         frozen = max(seconds["features"], self.data["cost"]["frozen_seconds"] or 0.0)
         return frozen + probes + sum(seconds[name] for name in ("load", "tune", "train", "test"))
 

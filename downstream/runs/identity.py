@@ -119,7 +119,7 @@ def transfer_facts(recipe: Recipe, task: Task) -> dict[str, Any]:
         if facts[stage]:
             keys = stage_keys(recipe, facts[stage], f"transfer.{stage}", stage == TARGET)
             found = deciding(keys, task)
-            facts[stage] = {name: found[name] for name in found if found[name] != usual[name]}
+            facts[stage] = {name: found[name] for name in found if found[name] != usual.get(name)}
     facts["freeze"].sort()
     del facts["init_from"]
     return facts

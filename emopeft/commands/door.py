@@ -28,11 +28,12 @@ from emopeft.commands import (
     report,
     run,
     sharing,
+    tradeoff,
 )
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, listing, demo)
+GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, listing, demo)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:
