@@ -79,6 +79,7 @@ def test_the_added_method_works(extended: Path) -> None:
 
 def test_every_name_in_the_tables_exists() -> None:
     from emopeft.downstream.corpora.base import CORPORA
+    from emopeft.downstream.protocols.makers.base import MAKERS
     from emopeft.downstream.protocols.protocol import protocol_names
     from emopeft.downstream.tasks.base import TASKS, task_classes
     from emopeft.peft_modules.base import METHODS, parse
@@ -88,7 +89,7 @@ def test_every_name_in_the_tables_exists() -> None:
     tables = [row for row in section.splitlines() if row.startswith("|")]
     names = {n for row in tables for n in re.findall(r"`([a-z0-9_.-]+)`", row)}
     ratings = {name for _, corpus in CORPORA.items() for name in corpus.scales}
-    known = {*UPSTREAMS, *METHODS, *CORPORA, *protocol_names(), *TASKS, *ratings, ".en"}
+    known = {*UPSTREAMS, *METHODS, *CORPORA, *MAKERS, *protocol_names(), *TASKS, *ratings, ".en"}
     assert names - known == set()
     assert {"ravdess", "ravdess-6fold", "none", "xls_r_2b"} <= names and set(TASKS) <= names
     page = set(re.findall(r"`([a-z0-9_.-]+)`", (ROOT / "docs/corpora.md").read_text()))
