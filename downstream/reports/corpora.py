@@ -15,6 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from emopeft.downstream.corpora.base import CORPORA, Corpus
+from emopeft.downstream.protocols.makers.base import MAKERS
 from emopeft.downstream.protocols.protocol import Protocol, list_protocols
 from emopeft.files import write_text
 
@@ -154,15 +155,24 @@ def page() -> str:
     for name, corpus in CORPORA.items():
         parts.append(f"## {name}\n\n{corpus.title}\n")
         parts.append(_markdown(["what", ""], facts(corpus)))
-        protocols = [
-            [f"`{p.name}`", ", ".join(p.tasks), f"{p.description} {leaks(p).capitalize()}."]
-            for p in protocols_of(corpus)
-        ]
-        if protocols:
-            parts.append(
-                _markdown(["protocol", "tasks", "folds, and what they keep apart"], protocols)
-            )
+        if protocols := protocols_of(corpus):
+            parts.append(_protocols(protocols))
+    parts += [
+        "## several corpora\n\nShipped:\n",
+        _protocols([p for p in list_protocols() if len(p.corpora) > 1]),
+        "Made of any, with options as `NAME:option=value` ([pools](pools.md), "
+        "[from one to another](cross-corpus.md), [two stages](two-stages.md)):\n",
+        _markdown(["protocol", "what"], [[f"`{n}`", maker.help] for n, maker in MAKERS.items()]),
+    ]
     return "\n".join(parts)
+
+
+def _protocols(protocols: Sequence[Protocol]) -> str:
+    rows = [
+        [f"`{p.name}`", ", ".join(p.tasks), f"{p.description} {leaks(p).capitalize()}."]
+        for p in protocols
+    ]
+    return _markdown(["protocol", "tasks", "folds, and what they keep apart"], rows)
 
 
 def _markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
