@@ -147,7 +147,7 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
     layers: list[dict[str, Any]] = []
     if flags.recipe is not None:
         layers.append(recipes.from_file(recipes.located(flags.recipe)))
-    set_by_flags = {key: getattr(flags, flag) for flag, key in FLAGS.items()}
+    set_by_flags = {key: getattr(flags, flag, None) for flag, key in FLAGS.items()}
     layers.append({k: v for k, v in set_by_flags.items() if v is not None})
     if flags.seed is not None:
         layers.append({"seeds": _whole_numbers("--seed", flags.seed)})
