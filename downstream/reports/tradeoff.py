@@ -115,8 +115,9 @@ def tradeoff(places: Sequence[Path], output: Path | None) -> str:
     groups = _grouped([one.data for one in checked])
     rows, points = [], {}
     for group in groups:
-        points[group.name] = [_point(metric, change) for change in changes(group, metric)]
         for change in changes(group, metric):
+            one = change.name if len(groups) == 1 else f"{group.name}: {change.name}"
+            points[one] = [_point(metric, change)]
             cells = [
                 value(metric, of) + ("" if error is None else f" ± {value(metric, error)}")
                 for of, error in (
@@ -132,7 +133,8 @@ def tradeoff(places: Sequence[Path], output: Path | None) -> str:
     text += tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
     if output is not None:
         scatter(
-            output, points, title=f"{title}; bars: standard error over folds",
+            output, points,
+            title=f"{title}\n{' and '.join(g.name for g in groups)}; bars: standard error of folds",
             axes=(f"forgetting of the source ({metric.title})",
                   f"gain in the target ({metric.title})"),
         )  # fmt: skip
@@ -147,7 +149,7 @@ def _point(metric: Metric, change: Change) -> Point:
         return None if error is None else (factor * (of - error), factor * (of + error))
 
     return Point(
-        factor * change.forgetting, factor * change.gain, change.name,
+        factor * change.forgetting, factor * change.gain, "",
         ends(change.forgetting, change.errors[FORGETTING]), ends(change.gain, change.errors[GAIN]),
     )  # fmt: skip
 
