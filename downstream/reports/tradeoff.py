@@ -113,11 +113,12 @@ def tradeoff(places: Sequence[Path], output: Path | None) -> str:
     task = checked[0].task
     metric = task.metric(task.main)
     groups = _grouped([one.data for one in checked])
-    rows, points = [], {}
+    rows: list[list[Any]] = []
+    points: dict[str, list[Point]] = {}
     for group in groups:
         for change in changes(group, metric):
-            one = change.name if len(groups) == 1 else f"{group.name}: {change.name}"
-            points[one] = [_point(metric, change)]
+            name = change.name if len(groups) == 1 else f"{group.name}: {change.name}"
+            points[name] = [_point(metric, change)]
             cells = [
                 value(metric, of) + ("" if error is None else f" ± {value(metric, error)}")
                 for of, error in (
