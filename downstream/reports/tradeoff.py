@@ -113,10 +113,12 @@ def tradeoff(places: Sequence[Path], output: Path | None) -> str:
     task = checked[0].task
     metric = task.metric(task.main)
     groups = _grouped([one.data for one in checked])
-    rows, points = [], {}
+    rows: list[list[Any]] = []
+    points: dict[str, list[Point]] = {}
     for group in groups:
-        points[group.name] = [_point(metric, change) for change in changes(group, metric)]
         for change in changes(group, metric):
+            name = change.name if len(groups) == 1 else f"{group.name}: {change.name}"
+            points[name] = [_point(metric, change)]
             cells = [
                 value(metric, of) + ("" if error is None else f" ± {value(metric, error)}")
                 for of, error in (
@@ -132,7 +134,8 @@ def tradeoff(places: Sequence[Path], output: Path | None) -> str:
     text += tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
     if output is not None:
         scatter(
-            output, points, title=f"{title}; bars: standard error over folds",
+            output, points,
+            title=f"{title}\n{' and '.join(g.name for g in groups)}; bars: standard error of folds",
             axes=(f"forgetting of the source ({metric.title})",
                   f"gain in the target ({metric.title})"),
         )  # fmt: skip
@@ -147,7 +150,7 @@ def _point(metric: Metric, change: Change) -> Point:
         return None if error is None else (factor * (of - error), factor * (of + error))
 
     return Point(
-        factor * change.forgetting, factor * change.gain, change.name,
+        factor * change.forgetting, factor * change.gain, "",
         ends(change.forgetting, change.errors[FORGETTING]), ends(change.gain, change.errors[GAIN]),
     )  # fmt: skip
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from emopeft.downstream.data.fold import Example, Fold
+from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
@@ -20,7 +20,8 @@ from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
-from emopeft.downstream.runs.strategies import stages_of
+from emopeft.downstream.runs.identity import own_key
+from emopeft.downstream.runs.strategies import is_shared, stages_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
 from emopeft.units import duration, size
@@ -115,15 +116,14 @@ def measured(
     by_step = not recipe.cache.enabled or items[0][1] is not None  # else on time means
     folds = plan.choose(recipe.folds)
     total = 0.0
-    for fold in folds:
-        for stage in stages_of(recipe.transfer, fold, plan.task, recipe.seeds[0]):
-            keys, clips = recipe.train, len(stage.train)
-            if stage.keys:
-                keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
-            per_epoch = math.ceil(clips / keys.batch_size)
-            steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
-            audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
-            total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
+    for stage in _stages(recipe, plan, folds):
+        keys, clips = recipe.train, len(stage.train)
+        if stage.keys:
+            keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
+        per_epoch = math.ceil(clips / keys.batch_size)
+        steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
+        audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
+        total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
     return Cost(
@@ -160,6 +160,17 @@ def _probe_steps(recipe: Recipe, folds: Sequence[Fold]) -> int:
     return sum(
         keys.steps or math.ceil((keys.epochs or 1) * math.ceil(n / keys.batch_size)) for n in clips
     ) * len(recipe.seeds)
+
+
+def _stages(recipe: Recipe, plan: Plan, folds: Sequence[Fold]) -> Iterator[Stage]:
+    """What is trained of these folds; a source's stage that folds share once."""
+    known: set[str] = set()
+    for fold in folds:
+        for stage in stages_of(recipe.transfer, fold, plan.task, recipe.seeds[0]):
+            key = own_key(plan, stage, 0) if is_shared(fold, stage) else ""
+            if not key or key not in known:
+                yield stage
+            known.add(key)
 
 
 def _step_seconds(

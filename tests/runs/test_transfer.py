@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from emopeft.downstream.feature_cache.folders import folders
 from emopeft.downstream.records.record import verify, write_record
+from emopeft.downstream.reports.tradeoff import tradeoff
 from emopeft.downstream.runs.evaluate import evaluate
 from emopeft.downstream.training.trainer import Trainer
+from emopeft.errors import UserError
 from tests.calls import call, read
 from tests.records.cases import delete, put, tamper
 from tests.runs.rated import manifest, protocol
@@ -241,6 +243,23 @@ def test_an_edited_record_is_found(both: Path, tmp_path: Path) -> None:
         place = shutil.copytree(both, tmp_path / str(number))
         tamper(place, change)
         assert "transfer" in verify(place)[0]
+
+
+def test_gain_against_forgetting(places: Places, run: Run, tmp_path: Path) -> None:
+    """Of one domain alone against the source's end of the others, on the same fold."""
+    source, target, joint = (
+        run(name, places.transfer, "-o", f"transfer.strategy={name}", "--fold", 1) for name in PLAIN
+    )
+    ends = {place: fold_of(place)["metrics"] for place in (source, target, joint)}
+    lines = tradeoff([joint, source, target], tmp_path / "t.svg").splitlines()
+    for place, name in ((target, "target only"), (joint, "joint"), (source, "source only")):
+        gain = ends[place]["target"]["uar"] - ends[source]["target"]["uar"]
+        forgot = ends[source]["source"]["uar"] - ends[place]["source"]["uar"]
+        (line,) = [one for one in lines if name in one]
+        assert line.split()[-3:] == [f"{100 * gain:.2f}", f"{100 * forgot:.2f}", "1"]
+    assert "target only" in (tmp_path / "t.svg").read_text()
+    with pytest.raises(UserError, match="has no stages source and target"):
+        tradeoff([run("plain source", places.plain("source"))], None)
 
 
 # ---- from another run -------------------------------------------------------------------------
