@@ -131,10 +131,8 @@ def history(run: Path, stage: int = 0) -> list[dict[str, Any]]:
         ("full", {}),
         ("lora:targets=classifier", {}),
         ("lora:targets=q+v+classifier", {}),
-        ("lora:targets=classifier", {"head__name": "conv"}),
         ("lora+ws:blocks", {}),
         ("lora", {"head__name": "conv", "train__class_weights": "balanced"}),
-        ("partial:1", {"head__name": "conv"}),
         ("lora", {"head__standardise": True}),
     ],
 )

@@ -214,9 +214,8 @@ def execute(code: str, where: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path: Path) -> None:
-    more = ("-o", f"train.precision={precision}")
+def test_a_runs_card_and_its_snippet(demo_corpus: Path, tmp_path: Path) -> None:
+    more = ("-o", "train.precision=bf16")
     assert demo_run(demo_corpus, tmp_path, *more, method="lora+ba+ws+wg") == 0
     run, out, back = tmp_path / "r", tmp_path / "out", tmp_path / "back"
     assert main(["export", str(run), str(out), "--fold", "1"]) == 0
@@ -240,7 +239,7 @@ def test_a_runs_card_and_its_snippet(precision: str, demo_corpus: Path, tmp_path
     assert printed == pytest.approx(scores, abs=1e-6)
 
 
-SNIPPETS = [("hubert_base_like", False), ("moonshine", False), ("whisper", True)]
+SNIPPETS = [("hubert_base_like", False), ("whisper", True)]
 
 
 @pytest.mark.parametrize(("family", "whole"), SNIPPETS)
