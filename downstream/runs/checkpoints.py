@@ -31,7 +31,7 @@ def fold_folders(run: Path, folds: str = "all", seed: int | None = None) -> list
     if (run / CONFIG).is_file():
         return [run]
     if not run.is_dir():
-        raise UserError(f"{run} does not exist; --run must name a run's folder, e.g. runs/NAME")
+        raise UserError(f"{run} does not exist; name a run's folder, e.g. runs/NAME")
     trained = {
         (match[1], int(match[2])): path
         for path in run.glob("fold*_seed*")

@@ -91,8 +91,10 @@ def evaluate(
 
 def recipe_of_run(run: Path) -> Recipe:
     """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
-    root = run if (run / "recipe.yaml").is_file() else run.parent
-    return build(from_file(root / "recipe.yaml"))
+    for root in (run, run.parent):
+        if (root / "recipe.yaml").is_file():
+            return build(from_file(root / "recipe.yaml"))
+    raise UserError(f"{run} holds no recipe.yaml; name a run's folder, e.g. runs/NAME")
 
 
 def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
