@@ -94,7 +94,8 @@ def recipe_of_run(run: Path) -> Recipe:
     for root in (run, run.parent):
         if (root / "recipe.yaml").is_file():
             return build(from_file(root / "recipe.yaml"))
-    raise UserError(f"{run} holds no recipe.yaml; name a run's folder, e.g. runs/NAME")
+    what = "holds no recipe.yaml" if run.exists() else "does not exist"
+    raise UserError(f"{run} {what}; name a run's folder, e.g. runs/NAME")
 
 
 def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
