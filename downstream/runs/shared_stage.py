@@ -7,24 +7,20 @@ and where it stands alone.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
-
 from emopeft.downstream.data.fold import Stage
 from emopeft.downstream.data.keys import TrainKeys
-from emopeft.downstream.feature_cache.kept_states import STAGES, KeptStates, StageResult
+from emopeft.downstream.feature_cache.kept_states import STAGES, StageResult
 from emopeft.downstream.records.values import without_nan
 from emopeft.downstream.runs.identity import deciding, own_key, start_identity
+from emopeft.downstream.runs.keeping import read_or_make
 from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.work import StageOutcome, Start, Work
 from emopeft.downstream.training.selection import Fit
-from emopeft.errors import UserError
-from emopeft.files import cache_root
 
 logger = logging.getLogger(__name__)
 
@@ -42,31 +38,22 @@ def shared_stage(
     Args:
         start: the probe that it starts from. keys: of its training.
     """
-    cache, limit = session.recipe.cache, session.recipe.cache.limit
-    kept = KeptStates(
-        cache_root(cache.dir), STAGES, stage_key(session, stage, keys), session.upstream.name,
-        None if limit is None else limit * 1e9,
-    )  # fmt: skip
-    which = own_key(session.plan, stage, work.seed, keys)
     setup = session.setups[stage.method or session.recipe.method]
     like = setup.model(work.seed, None if start is None else start.state).kept_state()
-    with contextlib.ExitStack() as stack:
-        found: list[Any] = [None]
-        if session.accelerator.is_main_process:
-            stack.enter_context(kept.making(which))
-            found = [kept.read(which, like)]
-        if session.accelerator.num_processes > 1:  # all take part in the training, or none
-            broadcast_object_list(found)
-        if found[0] is not None:
-            logger.info("%s: the source's stage is taken as it was trained before", work.label)
-            return _outcome(*found[0])
-        outcome = train()
-        if session.accelerator.is_main_process:
-            try:
-                kept.write(which, outcome.state, _result(outcome))
-            except UserError as error:  # no room: others train it again
-                logger.warning("the source's stage is not kept for others: %s", error)
-    return outcome
+    made: list[StageOutcome] = []
+
+    def make() -> tuple[dict[str, Any], StageResult]:
+        made.append(train())
+        return made[0].state, _result(made[0])
+
+    state, result, read = read_or_make(
+        session, STAGES, stage_key(session, stage, keys),
+        own_key(session.plan, stage, work.seed, keys), like, make,
+    )  # fmt: skip
+    if not read:
+        return made[0]
+    logger.info("%s: the source's stage is taken as it was trained before", work.label)
+    return _outcome(state, result)
 
 
 def stage_key(session: Session, stage: Stage, keys: TrainKeys) -> dict[str, Any]:

@@ -7,21 +7,19 @@ first steps distort what the encoder knows. A probe is trained once per fold and
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
-
-from accelerate.utils import broadcast_object_list
 
 from emopeft.downstream.data.fold import Fold, Stage
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import probe_keys
 from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.data.transfer import TransferKeys
-from emopeft.downstream.feature_cache.kept_states import PROBES, KeptStates, ProbeResult
+from emopeft.downstream.feature_cache.kept_states import PROBES, ProbeResult
 from emopeft.downstream.heads.making import make_head
 from emopeft.downstream.models.model import IN_HEAD
 from emopeft.downstream.runs.identity import clips_identity, deciding, own_key
+from emopeft.downstream.runs.keeping import read_or_make
 from emopeft.downstream.runs.probing import train_folds
 from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.stages import train_fold
@@ -29,7 +27,6 @@ from emopeft.downstream.runs.strategies import stages_of
 from emopeft.downstream.runs.work import PROBE, Outcome, Start, Work
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.downstream.training.selection import Diverged
-from emopeft.files import cache_root
 
 
 def start_of(session: Session, work: Work) -> Start | None:
@@ -40,28 +37,16 @@ def start_of(session: Session, work: Work) -> Start | None:
     if session.frozen is None:
         return None
     frozen_session, frozen_work = _frozen_run(session, work)
-    cache, limit = session.recipe.cache, session.recipe.cache.limit
-    kept = KeptStates(
-        cache_root(cache.dir), PROBES, shared_key(frozen_session), session.upstream.name,
-        None if limit is None else limit * 1e9,
-    )  # fmt: skip
     keys = frozen_session.recipe.train
     which = own_key(session.plan, frozen_work.fold.stages[0], work.seed, keys)
     like = make_head(**frozen_session.setup.blueprint.head).state_dict()
-    with contextlib.ExitStack() as stack:
-        found: list[Any] = [None]
-        if session.accelerator.is_main_process:
-            stack.enter_context(kept.making(which))
-            found = [kept.read(which, like)]
-        if session.accelerator.num_processes > 1:  # all take part in the training, or none
-            broadcast_object_list(found)
-        if found[0] is not None:
-            return Start(*found[0])
-        start = _made(frozen_session, frozen_work)
-        if session.accelerator.is_main_process:
-            kept.write(which, start.state, start.result)
-            frozen_work.clear()
-    return start
+    state, result, _ = read_or_make(
+        session, PROBES, shared_key(frozen_session), which, like,
+        lambda: _made(frozen_session, frozen_work),
+    )  # fmt: skip
+    if session.accelerator.is_main_process:
+        frozen_work.clear()
+    return Start(state, result)
 
 
 def _frozen_run(session: Session, work: Work) -> tuple[Session, Work]:
@@ -89,7 +74,7 @@ def _frozen_run(session: Session, work: Work) -> tuple[Session, Work]:
     )
 
 
-def _made(session: Session, work: Work) -> Start:
+def _made(session: Session, work: Work) -> tuple[dict[str, Any], ProbeResult]:
     head = session.setup.model(work.seed).head
     try:
         if probes_can_train(head, session.examples.preloaded):
@@ -104,7 +89,7 @@ def _made(session: Session, work: Work) -> Start:
         raise Diverged(
             f"the frozen probe that the head would start from diverged: {why}; set head.init=random"
         ) from error
-    return Start(*_kept_of(outcome))
+    return _kept_of(outcome)
 
 
 def _kept_of(outcome: Outcome) -> tuple[dict[str, Any], ProbeResult]:

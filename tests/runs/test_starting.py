@@ -384,8 +384,7 @@ def test_two_at_once_make_it_once(
         with kept.making(which):
             locked.set()
             may_end.wait(60)
-            start = starting._made(frozen, frozen_work)
-            kept.write(which, start.state, start.result)
+            kept.write(which, *starting._made(frozen, frozen_work))
 
     thread = threading.Thread(target=other)
     thread.start()
