@@ -14,12 +14,14 @@ from sklearn.metrics import balanced_accuracy_score
 
 from emopeft.commands.door import main as door
 from emopeft.commands.matrix import split_methods
+from emopeft.downstream.measures.resampling import Measure, Sample, over_folds
+from emopeft.downstream.measures.weighted import confusions, uar
 from emopeft.downstream.runs import probing
 from emopeft.downstream.runs import run as runs
 from emopeft.downstream.training.trainer import Trainer
 from emopeft.errors import UserError
 from emopeft.leaderboard.matrix import gather_matrix
-from emopeft.leaderboard.paired import _counts, mean_uar
+from emopeft.leaderboard.paired import mean_uar
 from tests.calls import call, predictions, read
 
 CORPORA = ("demo-acted", "demo-natural")
@@ -118,8 +120,8 @@ def test_the_interval_is_that_of_a_plain_bootstrap(finished: Path) -> None:
 
     rng = np.random.default_rng(1)
     drawn = rng.multinomial(6, [1 / 6] * 6, size=400)
-    counts = [_counts(run.folds, test, made.task.classes, speakers) for run in pair]
-    ours = mean_uar(counts[1], drawn) - mean_uar(counts[0], drawn)
+    base, own = (mean_uar(run.folds, test, made.task.classes, speakers) for run in pair)
+    ours = own(drawn) - base(drawn)
     some = [difference(times) for times in drawn[:20]]
     assert ours[:20] == pytest.approx(some, abs=1e-12)
     gain = made.gains[home, test, made.methods[1]]
@@ -129,12 +131,18 @@ def test_the_interval_is_that_of_a_plain_bootstrap(finished: Path) -> None:
 
 def test_a_fold_counts_by_how_many_of_its_speakers_were_drawn() -> None:
     """At home, where a speaker is tested in one fold: two folds of one and two speakers."""
-    right, wrong = np.diag([2.0, 2.0]), np.array([[0.0, 2.0], [0.0, 2.0]])
-    none = np.zeros((2, 2))
-    counts = [np.stack([[right, none, none]]), np.stack([[none, wrong, right]])]
+    sample = Sample.of("aabbcc", "112222", [0] * 6, "abc")
+    right = np.array([1, 1, 0, 1, 1, 1])  # speaker b's first class is missed
+
+    def measure(rows: np.ndarray) -> Measure:
+        truth = [int(row) % 2 for row in rows]
+        said = [t if right[row] else 1 - t for row, t in zip(rows, truth, strict=True)]
+        count = confusions(truth, said, 2)
+        return lambda weights: uar(count(weights))
+
     times = np.array([[1, 1, 1], [3, 0, 0], [0, 3, 0], [1, 2, 0]])
     # By hand: fold means 1 and 3/4; 1 alone; 1/2 alone; weights 1 and 2/2 of 1 and 1/2.
-    assert mean_uar(counts, times) == pytest.approx([0.875, 1.0, 0.5, 0.75])
+    assert over_folds(sample, measure)(times) == pytest.approx([0.875, 1.0, 0.5, 0.75])
 
 
 def test_what_is_finished_is_not_run_again_and_a_failure_ends_nothing(
