@@ -15,7 +15,6 @@ from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
-from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.feature_cache.batch import Batch
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
@@ -106,7 +105,6 @@ def measured(
     """The cost of a run: a few clips spread over the corpus are timed on the device that would
     train; training is bounded from above by its full length, because early stopping cannot be
     foreseen."""
-
     made = all_rows(recipe, plan, examples, augmented=True)
     places = {e.key: place for place, e in enumerate(examples)}
 
@@ -139,9 +137,7 @@ def measured(
     folds = plan.choose(recipe.folds)
     total = 0.0
     for stage in _stages(recipe, plan, folds):
-        keys, clips = recipe.train, len(stage.train)
-        if stage.keys:
-            keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
+        keys, clips = keys_of(recipe, stage), len(stage.train)
         per_epoch = math.ceil(clips / keys.batch_size)
         steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
         audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
@@ -151,14 +147,14 @@ def measured(
         views = _view_cost(recipe, plan, made, prefix)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
-    frozen = prefix * seconds if recipe.cache.enabled else 0.0
+    once = prefix * seconds if recipe.cache.enabled else 0.0
     total *= tries
     if views is not None and recipe.augment.views == LIVE:
         total += views[2] * tries
     elif views is not None:
-        frozen += views[0] - prefix * views[1]  # making them comes on top
+        once += views[0] - prefix * views[1]  # making them comes on top
     return Cost(
-        frozen=frozen,
+        frozen=once,
         stored=stored,
         audio=seconds,
         training=total,
