@@ -106,7 +106,8 @@ def class_tallies(
     pairs = {name: farthest(of[0]) for name, of in both(counts.sum(0)[None]).items()}
 
     def values(confusion: np.ndarray) -> Values:
-        recall, found = recalls(confusion), {}
+        found: Values = {}
+        recall = recalls(confusion)
         each = {UAR: uar(confusion), WA: accuracy(confusion)}
         for group in range(shape[1]):
             found |= {Quantity(name, group): of[:, group] for name, of in each.items()}

@@ -23,7 +23,7 @@ from emopeft.downstream.measures.by_group import (
 )
 from emopeft.downstream.measures.weighted import uar
 from emopeft.downstream.records.predictions import Prediction
-from emopeft.downstream.reports.group_runs import Part, Runs, Tested
+from emopeft.downstream.reports.group_runs import Part, Runs, OneRun
 from emopeft.downstream.reports.grouping import Grouping
 
 LEAST = 5  # speakers of a group
@@ -85,7 +85,7 @@ class _Counted:
     parted: list[list[int]]
 
     @classmethod
-    def of(cls, part: Part, run: Tested, grouping: Grouping, least: int) -> _Counted:
+    def of(cls, part: Part, run: OneRun, grouping: Grouping, least: int) -> _Counted:
         rows = [r for r in _usable(part, run) if r.id in grouping.of]
         clips: list[set[str]] = [set() for _ in grouping.names]
         speakers: list[set[str]] = [set() for _ in grouping.names]
@@ -125,7 +125,7 @@ class _Counted:
         return {group: classes for group, classes in named.items() if classes}
 
 
-def _usable(part: Part, run: Tested) -> list[Prediction]:
+def _usable(part: Part, run: OneRun) -> list[Prediction]:
     """The rows that have a truth."""
     if part.classes:
         return [row for row in run.rows if row.values[part.truth]]
@@ -144,12 +144,12 @@ def _tallies(
         place = {name: i for i, name in enumerate(part.classes)}
         truth, said = (np.array([place[x] for x in column], dtype=np.intp) for column in cells)
         return class_tallies(who, group, truth, said, part.classes, shape)
-    truth, said = (np.array(column, dtype=np.float64) for column in cells)
+    ratings, predicted = (np.array(column, dtype=np.float64) for column in cells)
     seeds = np.array([row.seed for row in rows])
-    return rating_tallies(who, group, seeds, truth, said, part.dimension, shape)
+    return rating_tallies(who, group, seeds, ratings, predicted, part.dimension, shape)
 
 
-def of_speakers(part: Part, run: Tested) -> dict[str, float]:
+def of_speakers(part: Part, run: OneRun) -> dict[str, float]:
     """The main measure of each speaker, the mean over seeds where it is a CCC; NaN of one whose
     clips give none."""
     rows = _usable(part, run)

@@ -16,6 +16,7 @@ from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError, unknown
 from emopeft.text import plain
 
+SCHEMA = 2  # of records whose predictions have traits
 FROZEN = "none"  # the method that trains a head alone
 TRUTH, PREDICTION = "truth", "prediction"
 
@@ -42,7 +43,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class OneRun:
     """A run, and what it predicted of one test: the clips whose speakers are known.
 
     Attributes:
@@ -74,7 +75,7 @@ class Runs:
     task: Task
     test: str
     plan: Mapping[str, Any]
-    runs: Sequence[Tested]
+    runs: Sequence[OneRun]
     base: Mapping[int, int]
     unknown: int
     notes: Sequence[str]
@@ -119,6 +120,8 @@ def read_runs(places: Sequence[Path], base: Path | None = None, test: str = "") 
     for place, one in zip(places, checked, strict=True):
         if one.problems:
             raise UserError(f"{place} is not what its folds give: {one.problems[0]}")
+        if one.data["schema"] != SCHEMA:
+            raise UserError(f"{place} is an old record, which has no traits; run it again")
         if one.data["plan"]["hash"] != checked[0].data["plan"]["hash"]:
             raise UserError(f"{place} is of another plan than {places[0]}: compare runs of one")
     task, tests = checked[0].task, checked[0].data["plan"]["tests"]
@@ -139,7 +142,7 @@ def read_runs(places: Sequence[Path], base: Path | None = None, test: str = "") 
         if not known:
             reason = "its speakers are not known" if rows else "it has no fold that ended"
             raise UserError(f"{place} tells nothing of groups on test {plain(test)}: {reason}")
-        runs.append(Tested(name, place, one.data, known, len(one.data.get("missing") or ())))
+        runs.append(OneRun(name, place, one.data, known, len(one.data.get("missing") or ())))
     bases, notes = _bases(runs, None if base is None else places.index(base))
     return Runs(task, test, checked[0].data["plan"], runs, bases, len(left), notes)
 
@@ -158,10 +161,10 @@ def _names(places: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list
     ]
 
 
-def _bases(runs: Sequence[Tested], base: int | None) -> tuple[dict[int, int], list[str]]:
+def _bases(runs: Sequence[OneRun], base: int | None) -> tuple[dict[int, int], list[str]]:
     """The run that each is compared with; and why some have none."""
 
-    def like(one: Tested, other: Tested) -> tuple[bool, ...]:
+    def like(one: OneRun, other: OneRun) -> tuple[bool, ...]:
         mine, theirs = one.data["identity"], other.data["identity"]
         return tuple(mine.get(k) == theirs.get(k) for k in ("head", "train"))
 
@@ -180,7 +183,7 @@ def _bases(runs: Sequence[Tested], base: int | None) -> tuple[dict[int, int], li
             found[i] = best
         else:
             notes.append(
-                f"{run.name} is not compared with {runs[best].name}: they have not the same folds "
+                f"not compared with {runs[best].name}: {run.name}, which has not the same folds "
                 "and seeds"
             )
     return found, notes

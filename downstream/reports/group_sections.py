@@ -31,7 +31,7 @@ from emopeft.downstream.reports.group_cells import (
     text_of,
 )
 from emopeft.downstream.reports.group_numbers import Measured
-from emopeft.downstream.reports.group_runs import Part, Runs, Tested
+from emopeft.downstream.reports.group_runs import Part, Runs, OneRun
 from emopeft.downstream.reports.grouping import Grouping
 from emopeft.downstream.reports.pictures import interval_rows
 from emopeft.downstream.reports.sections import Grid, Picture, Section
@@ -103,7 +103,7 @@ def _rows(compared: Compared, runs: Runs, measures: Sequence[str]) -> list[list[
     return rows
 
 
-def _recalls(compared: Compared, runs: Sequence[Tested]) -> list[list[str]]:
+def _recalls(compared: Compared, runs: Sequence[OneRun]) -> list[list[str]]:
     rows = []
     for g, name in enumerate(compared.grouping.names):
         for run, of in zip(runs, compared.measured, strict=True):
@@ -113,7 +113,7 @@ def _recalls(compared: Compared, runs: Sequence[Tested]) -> list[list[str]]:
     return rows
 
 
-def _between(compared: Compared, runs: Sequence[Tested]) -> Grid | None:
+def _between(compared: Compared, runs: Sequence[OneRun]) -> Grid | None:
     """How far apart the groups of each run are; None where there are no two."""
     if all(len(of.kept) < 2 for of in compared.measured):
         return None
@@ -178,7 +178,7 @@ def _against(runs: Runs, compared: Compared) -> Grid | None:
     )  # fmt: skip
 
 
-def _picture(compared: Compared, runs: Sequence[Tested]) -> Picture:
+def _picture(compared: Compared, runs: Sequence[OneRun]) -> Picture:
     part, factor = compared.part, factor_of(compared.part.main)
     kept = sorted({g for of in compared.measured for g in of.kept})
     series = {}

@@ -179,7 +179,7 @@ def groupings(
             found.append(grouping)
         elif len(grouping.names) > MOST:
             left.append(
-                f"{name} makes {len(grouping.names)} groups, which is left out; --by {name} has it"
+                f"left out: {name}, which makes {len(grouping.names)} groups; --by {name} shows it"
             )
     return found, left
 
@@ -201,10 +201,11 @@ def group_by(trait: str, clips: Mapping[str, Clip], bands: Bands = BANDS) -> Gro
             raise UserError(
                 f"--bands {trait}: its values are no numbers ({_some(others)}); leave it out"
             )
+    if unknown_ones := len(clips.keys() - values.keys()):
+        notes.append(
+            f"left out, as their {trait} is not known: {unknown_ones} of {len(clips)} clips"
+        )
     values, more = _steady(trait, values, clips)
-    missing = len(clips.keys() - values.keys())
-    if missing:
-        notes.append(f"{missing} of {len(clips)} clips are left out")
     names = sorted(set(values.values()), key=lambda name: (order.get(name, 0), name))
     place = {name: i for i, name in enumerate(names)}
     return Grouping(

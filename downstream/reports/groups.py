@@ -112,7 +112,7 @@ def _introduction(groups: Groups) -> Section:
     if runs.unknown:
         notes.append(f"{runs.unknown} clips of unknown speakers are left out")
     notes += [
-        f"{run.name} is incomplete: {run.missing} of its folds and seeds are missing"
+        f"incomplete: {run.name} lacks {run.missing} of its folds and seeds"
         for run in runs.runs
         if run.missing
     ]
@@ -133,7 +133,10 @@ def _introduction(groups: Groups) -> Section:
 
 def _widening(groups: Groups) -> Section:
     runs, rows = groups.runs, []
-    dots: dict[str, list[tuple[float, tuple[float, float] | None] | None]] = {}
+    dots: dict[str, list[tuple[float, tuple[float, float] | None] | None]] = {
+        run.name: []
+        for run in runs.runs  # which keep their colours from the other pictures
+    }
     shown = []
     for compared in groups.compared:
         measure = asked(compared.part)[0]
@@ -143,9 +146,7 @@ def _widening(groups: Groups) -> Section:
         shown.append(compared)
         for place, of in told.items():
             name = runs.runs[place].name
-            dots.setdefault(name, []).append(
-                scaled(None if of is None else of[0], factor_of(measure))
-            )
+            dots[name].append(scaled(None if of is None else of[0], factor_of(measure)))
             if of is not None:
                 quantity = Quantity(measure, None, compared.part.dimension)
                 gaps = [compared.measured[i].numbers[quantity].value
@@ -168,7 +169,7 @@ def _widening(groups: Groups) -> Section:
         places = [i for i, c in enumerate(shown) if TITLES[c.part.main] == unit]
         draw = functools.partial(
             interval_rows, rows=[shown[i].title for i in places],
-            series={name: [of[i] for i in places] for name, of in dots.items()},
+            series={name: [of[i] for i in places] if of else [] for name, of in dots.items()},
             title="How much wider is the gap than with a frozen encoder?",
             axis=f"gap in {unit} minus the probe's (95 %)", line=0.0,
         )  # fmt: skip
@@ -184,7 +185,7 @@ def _of_speakers(groups: Groups, p: int) -> Section:
         known = {name: value for name, value in own.items() if not math.isnan(value)}
         if not known:
             continue
-        best, worst = (f(known, key=lambda name, of=known: of[name]) for f in (max, min))
+        best, worst = (f(known, key=known.__getitem__) for f in (max, min))
         values = list(known.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
         losers = NONE

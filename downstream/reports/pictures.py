@@ -115,13 +115,15 @@ def interval_rows(
 
     Args:
         rows: names, from above. series: name in the legend -> value and interval (low, high) in
-            each row, None where there is none. axis: what the values are. line: one that is marked.
+            each row, None where there is none; one without any only keeps its colour from others.
+        axis: what the values are. line: one that is marked.
 
     Raises:
         UserError: matplotlib is not installed, or the file's name ends in something else.
     """
-    step = 0.7 / max(1, len(series))
-    with _picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(series))) as figure:
+    shown = [name for name, dots in series.items() if any(dots)]
+    step = 0.7 / max(1, len(shown))
+    with _picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(shown))) as figure:
         place = figure.subplots()
         place.set_title(title, fontsize=11)
         place.set_xlabel(axis)
@@ -132,7 +134,9 @@ def interval_rows(
         for border in range(1, len(rows)):
             place.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
         for number, (name, dots) in enumerate(series.items()):
-            shift = (number - (len(series) - 1) / 2) * step
+            if name not in shown:
+                continue
+            shift = (shown.index(name) - (len(shown) - 1) / 2) * step
             known = [(row + shift, *dot) for row, dot in enumerate(dots) if dot is not None]
             colour, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
             place.plot([value for _, value, _ in known], [y for y, _, _ in known],
