@@ -175,10 +175,11 @@ def ccc_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def farthest(values: np.ndarray) -> tuple[int, int]:
-    """The places of the best and the worst of some groups (groups,)."""
+    """The places of the best and the worst of some groups (groups,), the first and the last of
+    those alike; one place twice where no two have a value."""
     if np.isnan(values).all():
         return 0, 0
-    return int(np.nanargmax(values)), int(np.nanargmin(values))
+    return int(np.nanargmax(values)), len(values) - 1 - int(np.nanargmin(values[::-1]))
 
 
 def between(name: str, values: np.ndarray, pair: tuple[int, int], item: str = "") -> Values:

@@ -23,7 +23,7 @@ from emopeft.downstream.measures.by_group import (
 )
 from emopeft.downstream.measures.weighted import uar
 from emopeft.downstream.records.predictions import Prediction
-from emopeft.downstream.reports.group_runs import Part, Runs, OneRun
+from emopeft.downstream.reports.group_runs import OneRun, Part, Runs
 from emopeft.downstream.reports.grouping import Grouping
 
 LEAST = 5  # speakers of a group

@@ -31,7 +31,7 @@ from emopeft.downstream.reports.group_cells import (
     text_of,
 )
 from emopeft.downstream.reports.group_numbers import Measured
-from emopeft.downstream.reports.group_runs import Part, Runs, OneRun
+from emopeft.downstream.reports.group_runs import OneRun, Part, Runs
 from emopeft.downstream.reports.grouping import Grouping
 from emopeft.downstream.reports.pictures import interval_rows
 from emopeft.downstream.reports.sections import Grid, Picture, Section
@@ -74,11 +74,9 @@ def of_grouping(runs: Runs, compared: Compared) -> Section:
         Grid([grouping.name, "method", "clips", "speakers", *titles],
              _rows(compared, runs, measures))
     )  # fmt: skip
-    if part.classes:
-        parts.append(
-            Grid([grouping.name, "method", *map(plain, part.classes)],
-                 _recalls(compared, runs.runs), "recall per class, %")
-        )  # fmt: skip
+    if recalls := _recalls(compared, runs.runs):
+        headers = [grouping.name, "method", *map(plain, part.classes)]
+        parts.append(Grid(headers, recalls, "recall per class, %"))
     if between := _between(compared, runs.runs):
         parts.append(between)
     if against := _against(runs, compared):
@@ -107,7 +105,7 @@ def _recalls(compared: Compared, runs: Sequence[OneRun]) -> list[list[str]]:
     rows = []
     for g, name in enumerate(compared.grouping.names):
         for run, of in zip(runs, compared.measured, strict=True):
-            if g in of.kept:
+            if g in of.kept and compared.part.classes:
                 each = (of.numbers[Quantity(RECALL, g, c)].value for c in compared.part.classes)
                 rows.append([name, run.name, *(text_of(RECALL, value) for value in each)])
     return rows

@@ -148,20 +148,19 @@ def _widening(groups: Groups) -> Section:
             name = runs.runs[place].name
             dots[name].append(scaled(None if of is None else of[0], factor_of(measure)))
             if of is not None:
-                quantity = Quantity(measure, None, compared.part.dimension)
-                gaps = [compared.measured[i].numbers[quantity].value
-                        for i in (runs.base[place], place)]  # fmt: skip
                 rows.append(
                     [compared.title, measure_title(measure), name,
-                     f"{runs.runs[runs.base[place]].name} {text_of(measure, gaps[0])}",
-                     text_of(measure, gaps[1]), cell(measure, of[0], True), of[1]]
+                     *(_gap(compared, measure, i) for i in (runs.base[place], place)),
+                     cell(measure, of[0], True), of[1]]
                 )  # fmt: skip
     title = "Does adapting widen the gap between groups?"
     if not rows:
         return Section(title, ["No trait has two groups of enough speakers: nobody can tell."])
     headers = ["groups", "of", "method", "frozen", "adapted", "wider by", "it"]
+    bases = dict.fromkeys(runs.runs[base].name for base in runs.base.values())
     parts: list[str | Grid | Picture] = [
-        "The best group minus the worst, against the same of the frozen encoder's probe. "
+        "The best group minus the worst, against the same of the frozen encoder's probe "
+        f"({', '.join(bases)}); whichever group is the best. "
         "\"Cannot be told\" is no proof that nothing changes.",
         Grid(headers, rows),
     ]  # fmt: skip
@@ -176,6 +175,14 @@ def _widening(groups: Groups) -> Section:
         name = "groups-gap" if unit == TITLES[UAR] else "groups-gap-ccc"
         parts.append(Picture(name, f"How much wider gaps in {unit} are than the probe's", draw))
     return Section(title, parts)
+
+
+def _gap(compared: Compared, measure: str, place: int) -> str:
+    """A run's gap, and for whom it is better."""
+    of, part = compared.measured[place], compared.part
+    value = of.numbers[Quantity(measure, None, part.dimension)].value
+    best = compared.grouping.names[of.pairs[part.main][0]]
+    return f"{text_of(measure, value)} for {best}" if value > 0 else text_of(measure, value)
 
 
 def _of_speakers(groups: Groups, p: int) -> Section:
