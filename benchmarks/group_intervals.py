@@ -13,6 +13,7 @@ import sys
 import numpy as np
 from tabulate import tabulate
 
+from emopeft.downstream.measures import resampling
 from emopeft.downstream.measures.by_group import (
     DIFFERENCE,
     GAP,
@@ -57,6 +58,7 @@ def trial(size: int, gap: float, rng: np.random.Generator) -> tuple[bool, bool]:
 
 def main(trials: int) -> None:
     """Print the table."""
+    resampling.DRAWS = 999  # enough to count by, and ten times as fast
     rng, rows = np.random.default_rng(0), []
     for size in SIZES:
         row: list[str] = [str(size)]

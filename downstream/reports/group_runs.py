@@ -57,9 +57,9 @@ class OneRun:
     missing: int
 
     @property
-    def clips(self) -> set[tuple[str, int]]:
-        """The clips of each seed."""
-        return {(row.id, row.seed) for row in self.rows}
+    def clips(self) -> set[tuple[str, str, int]]:
+        """The clips of each fold and seed."""
+        return {(row.id, row.fold, row.seed) for row in self.rows}
 
 
 @dataclasses.dataclass(frozen=True)
