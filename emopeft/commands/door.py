@@ -22,6 +22,7 @@ from emopeft.commands import (
     cache,
     corpora,
     demo,
+    layers,
     listing,
     matrix,
     recipes,
@@ -33,7 +34,20 @@ from emopeft.commands import (
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, listing, demo)
+GROUPS = (
+    run,
+    matrix,
+    recipes,
+    corpora,
+    cache,
+    sharing,
+    board,
+    report,
+    tradeoff,
+    layers,
+    listing,
+    demo,
+)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:
