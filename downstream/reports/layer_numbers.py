@@ -24,7 +24,7 @@ from emopeft.errors import UserError
 from emopeft.text import plain
 
 Key = tuple[str, int]  # fold and seed
-SUM, CHOSEN = "weighted sum", "chosen on dev"
+SUM, CHOSEN, BESIDE = "weighted sum", "chosen on dev", "this run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_layers(states: Sequence[Path], summed: Path, run: Path | None = None) -
     others = [read_probe(summed, SUM)]
     if run is not None and run != summed:
         other = read_probe(run, plain(run.name))
-        others.append(dataclasses.replace(other, name=f"this run ({_method(other)})"))
+        others.append(dataclasses.replace(other, name=f"{BESIDE} ({_method(other)})"))
     for place, probe in zip([*states, summed, run], [*probes, *others], strict=False):
         for what in ("hash", "audio_hash"):
             if probe.data["plan"][what] != probes[0].data["plan"][what]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.measures.resampling import Interval
-from emopeft.downstream.reports.layer_numbers import CHOSEN, SUM, Layers, Probe
+from emopeft.downstream.reports.layer_numbers import BESIDE, CHOSEN, SUM, Layers, Probe
 from emopeft.downstream.reports.numbers import value
 from emopeft.downstream.reports.profile import Bars, Level, profile
 from emopeft.downstream.reports.sections import Grid, Picture, Section
@@ -115,7 +115,7 @@ def _said(layers: Layers, main: Metric) -> list[str]:
     numbers = {p.name: layers.numbers[p.name, main.name] for p in (*layers.states, *layers.others)}
     best = min(layers.states, key=lambda p: main.order(numbers[p.name].value)).name
     picked = sorted(Counter(layers.chosen.values()).items())
-    which = ", ".join(f"state {s} {n} time{'s' if n > 1 else ''}" for s, n in picked)
+    which = ", ".join(f"{n} × state {s}" for s, n in picked)
     said = [
         f"Best on the tests: {best}, {value(main, numbers[best].value)}; picked after the fact, so "
         f"that it flatters. Chosen on dev in each fold ({which}): "
@@ -124,6 +124,11 @@ def _said(layers: Layers, main: Metric) -> list[str]:
         f"({_shown(main, numbers[CHOSEN].difference_interval, signed=True)}) against the weighted "
         "sum."
     ]
+    if any(p.name.startswith(BESIDE) for p in layers.others):
+        said.append(
+            "The probes read the frozen encoder. What the run's method makes of its states differs "
+            "from fold to fold, and is not probed."
+        )
     summed = layers.others[0]
     if summed.weights and not summed.data["head"]["standardise"]:
         said.append(
