@@ -58,17 +58,19 @@ def _about(layers: Layers, main: Metric) -> str:
         if layers.speakers > 1
         else "no intervals: they need two known speakers"
     )
+    shared = layers.others[0].weights
     return (
         f"{main.title}{on}, mean over folds ({len(folds)}{some}; seeds "
         f"{', '.join(map(str, seeds))}); {drawn}; the difference to the weighted sum on the same "
         "draws. State 0 enters the first block, state n leaves block n."
+        + (" Learned share: mean ± deviation over folds and seeds." if shared else "")
     )
 
 
 def _grid(layers: Layers, main: Metric) -> Grid:
     rest = [metric for metric in layers.task.shown if metric != main]
     summed = layers.others[0]
-    headers = ["probe on", main.title, "95 %", "– weighted sum", "95 %"]
+    headers = ["probe on", main.title, "95 %", "vs weighted sum", "95 %"]
     headers += [metric.title for metric in rest]
     headers += ["learned share"] if summed.weights else []
     rows = []
