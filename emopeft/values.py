@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 import unicodedata
@@ -43,10 +44,18 @@ SHARE = Range(0, 1, open_high=True)
 
 
 def key(
-    default: Any, help: str, choices: tuple[str, ...] = (), range: Range | None = None
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    range: Range | None = None,
+    numbered: str = "",
 ) -> typing.Any:
-    """A field of a recipe with its documentation, choices and range."""
-    metadata = {"help": help, "choices": choices, "range": range}
+    """A field of a recipe with its documentation, choices and range.
+
+    Args:
+        numbered: what a whole number stands for that a text may be beside the choices.
+    """
+    metadata = {"help": help, "choices": choices, "range": range, "numbered": numbered}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -65,7 +74,11 @@ def checked(dotted: str, value: Any, field_type: Any, field: dataclasses.Field[A
         raise UserError(f"{dotted} is empty; give a value, or leave it out")
     choices, limits = field.metadata.get("choices"), field.metadata.get("range")
     if choices and value not in choices:
-        raise unknown(f"value of {dotted}", str(value), choices)
+        numbered = field.metadata.get("numbered")
+        if numbered and re.fullmatch("[0-9]{1,4}", value):
+            return str(int(value))
+        more = [f"0, 1, ... ({numbered})"] if numbered else []
+        raise unknown(f"value of {dotted}", str(value), [*choices, *more])
     if limits is not None:
         for number in value if isinstance(value, list) else [value]:
             if number is not None:

@@ -165,6 +165,28 @@ def prove_head_live(head: nn.Module, upstream: Upstream) -> None:
         raise UserError(f"the head does not use {', '.join(dead[:4])}; choose another method")
 
 
+def prove_seen(upstream: Upstream, last: int) -> None:
+    """That nothing trains above the last state that a head sees, where it would change no output.
+
+    Raises UserError naming such a tensor.
+    """
+    if last == upstream.num_blocks:
+        return
+    above: list[nn.Module] = [upstream]
+    if upstream.has_blocks:
+        above = [*upstream.parts()["finish"]]
+        for i in range(last, upstream.num_blocks):
+            above += upstream.block_modules(i)
+    dead = {id(p) for module in above for p in module.parameters() if p.requires_grad}
+    names = [name for name, p in upstream.trainable() if id(p) in dead]
+    if names:
+        raise UserError(
+            f"head.layers={last} sees nothing of {len(names)} tensors that would train above state "
+            f"{last}, such as {names[0]}; take -p none, only blocks below {last}, or "
+            "head.layers=last"
+        )
+
+
 def is_key_bias(upstream: Upstream, name: str) -> bool:
     """Whether a parameter is the bias of the attention keys, to which attention is invariant."""
     key = upstream.roles.get("k")

@@ -67,7 +67,11 @@ class AugmentKeys:
 class HeadKeys:
     name: str = key("superb", "superb, PEFT-SER's conv, or Odyssey 2024's attentive")
     layers: str = key(
-        "weighted_sum", "which states the head sees", ("weighted_sum", "last", "blocks")
+        "weighted_sum",
+        "which states the head sees: a weighted sum of all or of the blocks' outputs, the last, or "
+        "one by its number (0: what enters the first block)",
+        ("weighted_sum", "last", "blocks"),
+        numbered="a state",
     )
     hidden: int = key(256, "width of the head", range=positive(65_536))
     dropout: float = key(0.1, "inside the conv and the attentive head", range=SHARE)

@@ -9,6 +9,7 @@ file here, or of another package, that calls `register`; `make_head` (making.py)
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,8 +20,21 @@ from emopeft.errors import UserError, unknown
 from emopeft.registry import Registry
 
 LAYERS = ("weighted_sum", "last", "blocks")
+NUMBER = "0|[1-9][0-9]{0,3}"  # of a state, as ``head.layers`` has it
 MAX_HIDDEN = 8192
 MIN_DEVIATION = 1e-6  # of a feature that is standardised
+
+
+def state_number(layers: str) -> int | None:
+    """The number of the one state that ``head.layers`` names; None of what is in `LAYERS`.
+
+    Raises UserError for anything else.
+    """
+    if layers in LAYERS:
+        return None
+    if not re.fullmatch(NUMBER, layers):
+        raise unknown("value of head.layers", layers, LAYERS)
+    return int(layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +64,12 @@ class HeadOptions:
 
     def __post_init__(self) -> None:
         pooled = HEADS[self.name].pooled
-        if self.layers not in LAYERS:
-            raise unknown("value of head.layers", self.layers, LAYERS)
+        number = state_number(self.layers)
+        if number is not None and number >= self.states:
+            raise UserError(
+                f"head.layers={number}: there is no such state; this upstream has states 0 to "
+                f"{self.states - 1}"
+            )
         if not 1 <= self.hidden <= MAX_HIDDEN:
             raise UserError(
                 f"head.hidden={self.hidden} must be a whole number from 1 to {MAX_HIDDEN}"
@@ -65,24 +83,34 @@ class HeadOptions:
 
 
 class Featurizer(nn.Module):
-    """The states a head sees: their softmax-weighted sum (equal at init), or the last one.
+    """The states a head sees: their softmax-weighted sum (equal at init), or one of them.
 
     Args:
         states: L+1.
         layers: "weighted_sum" over all states (SUPERB), "blocks" for a weighted sum over the
-            block outputs only (PEFT-SER), or "last".
+            block outputs only (PEFT-SER), "last", or the number of one.
+
+    Attributes:
+        skip: the first state that is seen. count: how many are, from there.
     """
 
     def __init__(self, states: int, layers: str):
         super().__init__()
-        self.skip = {"weighted_sum": 0, "blocks": min(1, states - 1), "last": states - 1}[layers]
+        first = {"weighted_sum": 0, "blocks": min(1, states - 1), "last": states - 1}
+        self.skip = first[layers] if layers in first else int(layers)
         self.weights: nn.Parameter | None = None
-        if layers != "last":
-            self.weights = nn.Parameter(torch.zeros(states - self.skip))
+        self.count = 1
+        if layers in ("weighted_sum", "blocks"):
+            self.count = states - self.skip
+            self.weights = nn.Parameter(torch.zeros(self.count))
+
+    def seen(self, states: Tensor, dim: int) -> Tensor:
+        """Those of all states that are seen, a view; ``dim`` counts the L+1 states."""
+        return states.narrow(dim, self.skip, self.count)
 
     def forward(self, states: Tensor, dim: int) -> Tensor:
         """Sum ``states`` along ``dim``, which counts the L+1 states."""
-        states = states.narrow(dim, self.skip, states.shape[dim] - self.skip)
+        states = self.seen(states, dim)
         if self.weights is None:
             return states.squeeze(dim)
         shape = [-1 if d == dim else 1 for d in range(states.dim())]
@@ -119,6 +147,11 @@ class Head(nn.Module):
         """Note mean and deviation of the training part's time means (items, states, width)."""
         self.mean.copy_(means.mean(0))
         self.scale.copy_(means.std(0, unbiased=False).clamp_min(MIN_DEVIATION))
+
+    def take_standardisation(self, other: Head) -> None:
+        """Note those of a head that was fitted on the same training part."""
+        self.mean.copy_(other.mean)
+        self.scale.copy_(other.scale)
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Outputs (batch, outputs).

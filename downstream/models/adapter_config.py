@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from emopeft.downstream.heads.base import MAX_HIDDEN
+from emopeft.downstream.heads.base import MAX_HIDDEN, NUMBER
 from emopeft.errors import UserError
 from emopeft.peft_modules.base import parse, to_parts
 from emopeft.validation import Strict, validated
@@ -24,6 +24,7 @@ Text = Annotated[str, Field(max_length=10_000)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+StateNumber = Annotated[str, Field(pattern=f"^({NUMBER})$")]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Value = bool | Whole | float | Text | None
 Plain = dict[Name, Any]  # JSON that others check: the task, an upstream's options
@@ -83,7 +84,7 @@ class HeadFacts(Strict):
     width: Size
     states: Annotated[int, Field(ge=1, le=10_000)]
     outputs: Annotated[int, Field(ge=1, le=100_000)]
-    layers: Literal["weighted_sum", "last", "blocks"] = "weighted_sum"
+    layers: Literal["weighted_sum", "last", "blocks"] | StateNumber = "weighted_sum"
     hidden: Annotated[int, Field(ge=1, le=MAX_HIDDEN)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     standardise: bool = False

@@ -22,7 +22,7 @@ from emopeft.errors import UserError
 from emopeft.numerics import stream
 from emopeft.peft_modules.apply import Adaptation, adapt, patch_head
 from emopeft.peft_modules.base import from_parts
-from emopeft.peft_modules.liveness import prove_head_live
+from emopeft.peft_modules.liveness import prove_head_live, prove_seen
 from emopeft.peft_modules.tensors import sharing_copy
 from emopeft.upstream.base import Upstream
 from emopeft.upstream.catalogue import load as load_upstream
@@ -119,6 +119,8 @@ def assemble(adaptation: Adaptation, head: Head, dropout: bool) -> AdaptedModel:
     configs = {m.name: m.resolved(head) for m in adaptation.methods}
     adaptation.in_head = {name: c for name, c in configs.items() if c is not None}
     prove_head_live(head, adaptation.upstream)
+    seen = head.featurizer
+    prove_seen(adaptation.upstream, seen.skip + seen.count - 1)
     return AdaptedModel(adaptation.upstream, head, adaptation.start, dropout, adaptation)
 
 
@@ -156,7 +158,8 @@ def layers_of(layers: str, method: str) -> str:
     from emopeft.peft_modules.ws import LAYERS, WeightedSum
 
     for one in parse(method):
-        if isinstance(one, WeightedSum) and (one.layers != "all" or layers == "last"):
+        one_state = layers not in LAYERS.values()
+        if isinstance(one, WeightedSum) and (one.layers != "all" or one_state):
             layers = LAYERS[one.layers]
     return layers
 

@@ -90,6 +90,8 @@ def method_name(record: Mapping[str, Any]) -> str:
     name = f"{method['spec']} ({spelling})" if "@" in spelling else method["spec"]
     from_probe = isinstance(head, dict) and head.get("init") == "probe"
     name += ", from the probe" if from_probe else ""
+    state = head.get("layers") if isinstance(head, dict) else None
+    name += f", state {state}" if isinstance(state, str) and state.isdecimal() else ""
     stages = strategy_name(record)
     name += f", {stages}" if stages else ""
     augment = identity.get("augment")

@@ -54,7 +54,7 @@ def evaluate(
     folders = fold_folders(run, fold, seed)
     recipe = recipe_of_run(run)
     if data is not None:
-        recipe.corpus.data = _places(recipe, data)
+        recipe.corpus.data = places_now(recipe, data)
     plan = prepare(recipe).plan
     results = []
     for folder in folders:
@@ -99,7 +99,9 @@ def recipe_of_run(run: Path) -> Recipe:
     raise UserError(f"{run} {what}; name a run's folder, e.g. runs/NAME")
 
 
-def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
+def places_now(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
+    """``corpus.data`` where corpora have moved: those that are named; the others lie where they
+    did."""
     corpora = choose_corpora(recipe)
     places = places_of(data, [c.name for c in corpora])
     if isinstance(places, str):

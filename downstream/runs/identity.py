@@ -154,11 +154,15 @@ def folder_of(recipe: Recipe, plan: Plan, spec: str, identity: Mapping[str, Any]
     name = recipe.name
     if name is None:
         parts = (plan.protocol.name, recipe.upstream.name, spec)
-        name = "-".join(re.sub(r"[^\w.+=-]+", "_", p) for p in parts)[:120]
-        name += "-" + digest(identity)[:8]
+        name = plain_name("-".join(parts)) + "-" + digest(identity)[:8]
     elif Path(name).name != name or name in (".", ".."):
         raise UserError(f"-n {name} must be a plain name; the place is given with --out")
     return Path(recipe.out) / name
+
+
+def plain_name(text: str) -> str:
+    """A folder's name that tells what is in it."""
+    return re.sub(r"[^\w.+=-]+", "_", text)[:120]
 
 
 def claim(folder: Path, identity: Mapping[str, Any], recipe: Recipe) -> None:

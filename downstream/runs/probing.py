@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from emopeft.downstream.heads.base import Head
 from emopeft.downstream.models.build import standardise_on
 from emopeft.downstream.runs.session import Session
 from emopeft.downstream.runs.work import Outcome, StageOutcome, Work
@@ -22,24 +23,33 @@ from emopeft.downstream.training.side_by_side import train_probes
 from emopeft.downstream.training.trials import choose
 from emopeft.numerics import peak_memory
 
+Job = tuple[Session, Work]
 
-def train_folds(
-    session: Session, todo: Sequence[Work]
-) -> Iterator[tuple[Work, Outcome | Diverged]]:
-    """Train the folds as probes; yields each as it is done, or why it failed.
+
+def train_folds(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome | Diverged]]:
+    """Train folds as probes; yields each as it is done, or why it failed.
 
     Raises UserError for whatever else is wrong with one of them.
+
+    Args:
+        jobs: folds of one session, or of several that differ in their heads alone.
     """
     peak_memory(reset=True)
+    session = jobs[0][0]
     keys, task = session.recipe.train, session.task
     assert session.examples.preloaded is not None
     means = session.examples.preloaded.to(session.accelerator.device)  # once for all
-    models = [session.setup.model(work.seed) for work in todo]
+    models = [own.setup.model(work.seed) for own, work in jobs]
+    standards: dict[str, Head] = {}  # by fold one head, whose mean and deviation others take
     probes = []
-    for work, model in zip(todo, models, strict=True):
+    for (_, work), model in zip(jobs, models, strict=True):
         (stage,) = work.fold.stages
         train, dev = session.indices(stage.train), session.indices(stage.dev)
-        standardise_on(model, means[train])
+        if work.fold.name in standards:
+            model.head.take_standardisation(standards[work.fold.name])
+        elif model.head.standardise:
+            standardise_on(model, means[train])
+            standards[work.fold.name] = model.head
         weights = utterance_weights(
             task, keys, session.examples.targets[train],
             torch.tensor([e.weight for e in stage.train], dtype=torch.float32),
@@ -56,16 +66,17 @@ def train_folds(
     # Every process computes the same; the first one writes.
     quiet = None if session.accelerator.is_main_process else True
     for number, clock in train_probes(probes, quiet):
-        work, probe = todo[number], probes[number]
+        job, probe = jobs[number], probes[number]
+        work = job[1]
         if probe.error is not None:
             if not isinstance(probe.error, Diverged):
                 raise probe.error
-            yield work, probe.error
+            yield job, probe.error
             continue
         try:
             chosen = choose(task, keys, probe.trials)
         except Diverged as error:
-            yield work, error
+            yield job, error
             continue
         fit = probe.trials[chosen].fit()
         probe.install(chosen)
@@ -91,7 +102,7 @@ def train_folds(
         (stage,) = work.fold.stages
         on_dev = probe.outputs(session.indices(stage.dev))
         yield (
-            work,
+            job,
             Outcome(
                 {stage.name: stage_outcome}, tests, on_dev, tested, peak_memory(), unscored=unscored
             ),

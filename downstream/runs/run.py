@@ -19,7 +19,7 @@ from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.records.folds import fold_folder, fold_folders, read_fold
 from emopeft.downstream.records.record import write_record
 from emopeft.downstream.runs.origin import check_origin
-from emopeft.downstream.runs.probing import train_folds
+from emopeft.downstream.runs.probing import Job, train_folds
 from emopeft.downstream.runs.session import Session, open_session
 from emopeft.downstream.runs.stages import check_stages, train_fold
 from emopeft.downstream.runs.starting import start_of
@@ -46,36 +46,48 @@ def run(recipe: Recipe, command: str, recipe_file: Path | None = None) -> dict[s
     """
     with graceful():
         session = open_session(recipe, command, recipe_file)
-        todo = _todo(session)
+        todo = todo_of(session)
         check_stages(session, todo)
         share = 1 / max(1, len(todo))  # of what all folds of this call needed once
-        for work, outcome in _trained(session, todo):
-            if not session.accelerator.is_main_process:
-                continue
-            if isinstance(outcome, Outcome):
-                write_finished(session, work, outcome, share)
-            else:
-                logger.warning("%s failed: %s", work.label, outcome)
-                write_failed(session, work, str(outcome), share)
-        session.accelerator.wait_for_everyone()
-        if not session.accelerator.is_main_process or not fold_folders(session.folder):
-            return {}
-        with locked(session.folder / ".record.lock", wait=60):
-            return write_record(session.folder)
+        for (_, work), outcome in trained([(session, work) for work in todo]):
+            write_down(session, work, outcome, share)
+        return recorded(session)
 
 
-def _trained(session: Session, todo: Sequence[Work]) -> Iterator[tuple[Work, Outcome | Exception]]:
-    """Each fold that no other process trains, with what its training gave, or why it failed."""
-    if todo and session.is_probe:  # all of them at once
-        with contextlib.ExitStack() as claims:
-            yield from train_folds(
-                session, [w for w in todo if claims.enter_context(_claimed(session, w))]
-            )
+def write_down(session: Session, work: Work, outcome: Outcome | Exception, share: float) -> None:
+    """Write a fold's folder, finished or failed; ``share`` as `write_finished` has it."""
+    if not session.accelerator.is_main_process:
         return
-    for work in todo:
-        with _claimed(session, work) as ours:
+    if isinstance(outcome, Outcome):
+        write_finished(session, work, outcome, share)
+    else:
+        logger.warning("%s failed: %s", work.label, outcome)
+        write_failed(session, work, str(outcome), share)
+
+
+def recorded(session: Session) -> dict[str, Any]:
+    """Write the record over the folds that ended; empty where there is none yet, and for all ranks
+    but the first."""
+    session.accelerator.wait_for_everyone()
+    if not session.accelerator.is_main_process or not fold_folders(session.folder):
+        return {}
+    with locked(session.folder / ".record.lock", wait=60):
+        return write_record(session.folder)
+
+
+def trained(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome | Exception]]:
+    """Each fold that no other process trains, with what its training gave, or why it failed; of one
+    session, or of several that differ in their heads alone."""
+    if jobs and jobs[0][0].is_probe:  # all of them at once
+        with contextlib.ExitStack() as claims:
+            ours = [job for job in jobs if claims.enter_context(_claimed(*job))]
             if ours:
-                yield work, _train(session, work)
+                yield from train_folds(ours)
+        return
+    for job in jobs:
+        with _claimed(*job) as free:
+            if free:
+                yield job, _train(*job)
 
 
 def _train(session: Session, work: Work) -> Outcome | Exception:
@@ -93,7 +105,7 @@ def _train(session: Session, work: Work) -> Outcome | Exception:
         session.accelerator.free_memory()
 
 
-def _todo(session: Session) -> list[Work]:
+def todo_of(session: Session) -> list[Work]:
     """The chosen folds and seeds that are not finished."""
     todo = []
     for seed in session.recipe.seeds:

@@ -78,7 +78,7 @@ def _made(session: Session, work: Work) -> tuple[dict[str, Any], ProbeResult]:
     head = session.setup.model(work.seed).head
     try:
         if probes_can_train(head, session.examples.preloaded):
-            ((_, outcome),) = train_folds(session, [work])
+            ((_, outcome),) = train_folds([(session, work)])
             if isinstance(outcome, Diverged):
                 raise outcome
         else:

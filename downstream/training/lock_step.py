@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +28,13 @@ STACK_BYTES = 1 << 30  # of parameters at once; gradients and Adam take four tim
 
 
 def lock_steps(probes: Sequence[Probe], limit: int = STACK_BYTES) -> Iterator[LockStep]:
-    """Probes in order, as many at a time as the limit on their heads' bytes allows."""
-    sizes = [probe.stack.rows.nbytes for probe in probes]
-    per_stack = max(1, limit // max(sizes, default=1))
-    for first in range(0, len(probes), per_stack):
-        yield LockStep(probes[first : first + per_stack])
+    """Probes in order, as many at a time as the limit on their heads' bytes allows; those on a sum
+    of states and those on one state apart."""
+    for _, alike in itertools.groupby(probes, lambda probe: probe.means.shape):
+        some = list(alike)
+        per_stack = max(1, limit // max(probe.stack.rows.nbytes for probe in some))
+        for first in range(0, len(some), per_stack):
+            yield LockStep(some[first : first + per_stack])
 
 
 @dataclasses.dataclass

@@ -88,11 +88,17 @@ class Probe:
         self.head, self.task, self.keys, self.seed = head.to(device), task, keys, seed
         self.step_loss = StepLoss(task, keys)
         self.device, self.checkpoint, self.label = torch.device(device), checkpoint, label
-        # A head on the last state needs no other.
-        self.means = means[:, head.featurizer.skip :].to(device)
+        seen, means = head.featurizer, means.to(device)
+        if seen.count == 1:
+            # It reads no other state: utterances and states one after the other, of which it takes
+            # its own, so that the probes of all states lie on the same means.
+            self.states, self.state, self.means = means.shape[1], seen.skip, means.flatten(0, 1)
+            self.means = self.means[:, None]
+        else:
+            self.states, self.state, self.means = 1, 0, seen.seen(means, 1)
         self.standard: tuple[Tensor, Tensor] | None = None  # mean and scale (states, width)
         if head.standardise:
-            self.standard = head.mean[head.featurizer.skip :], head.scale[head.featurizer.skip :]
+            self.standard = seen.seen(head.mean, 0), seen.seen(head.scale, 0)
         self.train, self.dev = torch.tensor(list(train)), torch.tensor(list(dev))
         self.ways = ways or [[i] for i in train]
         self.weights, self.chances = weights, chances
@@ -169,7 +175,11 @@ class Probe:
 
     def rows(self) -> Tensor:
         """Where the means of the training part stand in this step's epoch (len(train),)."""
-        return torch.tensor(drawn(self.ways, self.seed, self.step // self.per_epoch))
+        return self._places(torch.tensor(drawn(self.ways, self.seed, self.step // self.per_epoch)))
+
+    def _places(self, utterances: Tensor) -> Tensor:
+        """Where utterances stand in ``means``."""
+        return utterances * self.states + self.state
 
     def rate(self, trial: int) -> float:
         """A trial's learning rate in this step."""
@@ -232,7 +242,7 @@ class Probe:
         """(copies, indices, outputs) on the CPU, a few hundred utterances at a time."""
         parts = [
             stack.outputs(gather(self.means, part, torch.empty(0), self.standard)).cpu()
-            for part in indices.to(self.device).split(512)
+            for part in self._places(indices.to(self.device)).split(512)
         ]
         return torch.cat(parts, dim=1)
 

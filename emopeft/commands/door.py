@@ -23,6 +23,7 @@ from emopeft.commands import (
     corpora,
     demo,
     groups,
+    layers,
     listing,
     matrix,
     recipes,
@@ -43,8 +44,9 @@ GROUPS = (
     sharing,
     board,
     report,
-    tradeoff,
     groups,
+    layers,
+    tradeoff,
     listing,
     demo,
 )

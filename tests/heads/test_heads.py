@@ -46,6 +46,31 @@ def test_the_featurizer_starts_as_the_plain_mean() -> None:
     assert Featurizer(5, "last").weights is None
 
 
+@pytest.mark.parametrize("name", ["superb", "conv", "attentive"])
+def test_a_head_on_one_state_is_a_head_that_has_no_other(name: str) -> None:
+    torch.manual_seed(0)
+    one, alone = (
+        make_head(name, width=6, states=states, outputs=4, hidden=8, layers=layers).eval()
+        for states, layers in ((5, "3"), (1, "last"))
+    )
+    alone.load_state_dict(one.state_dict())
+    shape = (2, 5, 6) if one.pooled else (2, 5, 9, 6)
+    states, lengths = torch.randn(shape), torch.tensor([9, 4])
+    assert torch.equal(one(states, lengths), alone(states[:, 3:4], lengths))
+    assert not torch.equal(one(states, lengths), one(states.flip(1), lengths))
+
+
+def test_states_are_numbered_from_0_to_the_last() -> None:
+    states = torch.randn(2, 5, 4)
+    for number in range(5):
+        assert torch.equal(Featurizer(5, str(number))(states, 1), states[:, number])
+    with pytest.raises(UserError, match="states 0 to 4"):
+        make_head("superb", width=4, states=5, outputs=2, layers="5")
+    for odd in ("07", "-1", "1.0", "seven", "", "99999"):
+        with pytest.raises(UserError, match="head.layers"):
+            make_head("superb", width=4, states=5, outputs=2, layers=odd)
+
+
 def test_conv_head_is_a_convolution_and_ignores_padding() -> None:
     torch.manual_seed(0)
     head = make_head("conv", width=6, states=2, outputs=4, hidden=8).eval()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emopeft.downstream.heads.base import LAYERS, MAX_HIDDEN
+from emopeft.downstream.heads.base import LAYERS, MAX_HIDDEN, NUMBER
 from emopeft.downstream.models.adapter_config import AdapterConfig, HeadFacts
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.checkpoint import (
@@ -157,7 +157,8 @@ def test_schema_1_is_still_read(tmp_path: Path) -> None:
 def test_the_models_name_what_the_heads_have() -> None:
     schema = AdapterConfig.model_json_schema()
     head = schema["$defs"]["HeadFacts"]["properties"]
-    assert head["layers"]["enum"] == list(LAYERS)
+    named, numbered = head["layers"]["anyOf"]
+    assert named["enum"] == list(LAYERS) and numbered["pattern"] == f"^({NUMBER})$"
     assert head["hidden"]["maximum"] == MAX_HIDDEN == 8192
     assert HeadFacts(name="conv", width=4, states=2, outputs=2).dropout == 0.1
     assert schema["properties"]["schema"]["const"] == 2

@@ -94,6 +94,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plateau": ({"schedule": "plateau", "eval_every": 5}, {}),
     "early stopping": ({"patience": 2, "eval_every": None, "steps": None, "epochs": 60}, {}),
     "last state": ({}, {"layers": "last"}),
+    "one state": ({}, {"layers": "1"}),
+    "one state, standardised": ({}, {"layers": "2", "standardise": True}),
     "block outputs": ({}, {"layers": "blocks"}),
     "standardised": ({}, {"standardise": True}),
     "last step's state": ({"choose": "last", "schedule": "linear", "lr": 0.1}, {}),

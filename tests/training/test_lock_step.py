@@ -96,6 +96,24 @@ def test_same_numbers_as_one_by_one(case: str, device: torch.device) -> None:
         assert len({p.total for p in found}) > 1
 
 
+def test_probes_of_several_states_and_a_sum(device: torch.device) -> None:
+    """They lie on the same means; sums train apart from single states."""
+    layers = ["0", "2", "last", "weighted_sum", "1"]
+    keys = keys_of(steps=100, eval_every=25)
+
+    def probes() -> list[Probe]:
+        means, targets = data()
+        there = means.to(device)
+        return [probe_of(keys, 0, there, targets, layers=of, standardise=True) for of in layers]
+
+    found, wanted = probes(), probes()
+    assert [len(stack.probes) for stack in lock_steps(found)] == [3, 1, 1]
+    list(train_probes(found, quiet=True, together=True))
+    list(train_probes(wanted, quiet=True, together=False))
+    assert_equal(found, wanted)
+    assert len({tuple(p.trials[0].selection.history[-1].values()) for p in found}) == len(layers)
+
+
 @pytest.mark.parametrize("task", [TASK, Together()], ids=["additive", "whole batch"])
 def test_a_rate_that_diverges_harms_no_other(task: Task, device: torch.device) -> None:
     keys = keys_of(optimizer="sgd", clip=None, steps=60, eval_every=20, select=task.main)
