@@ -8,6 +8,7 @@ order of rows. Weights are how often each row counts, whole numbers (``resamplin
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -114,6 +115,9 @@ def fit_temperature(logs: np.ndarray, targets: np.ndarray) -> Temperature:
 class Ranked:
     """Rows in groups of equal confidence, from the least to the most.
 
+    Args:
+        confidence: of what is said (rows,). right: whether it is true (rows,).
+
     Attributes:
         values: the confidence of each group (groups,).
     """
@@ -122,56 +126,124 @@ class Ranked:
         self.values, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
         self._order = np.argsort(group, kind="stable")
         self._starts = np.searchsorted(group[self._order], np.arange(len(self.values)))
-        self._right = np.asarray(right, np.float64)
+        self._right = np.asarray(right, np.float64)[self._order]
 
-    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (draws, rows) to how many rows each group has and how many of these are right,
-        (draws, groups) each."""
-        ordered = np.asarray(weights, np.float64)[:, self._order]
-        rows = np.add.reduceat(ordered, self._starts, axis=1)
-        right = np.add.reduceat(ordered * self._right[self._order], self._starts, axis=1)
-        return rows, right
+    def counts(self, weights: np.ndarray, columns: np.ndarray | None = None) -> Counts:
+        """The groups with each row counted so often.
+
+        Args:
+            weights: whole numbers (draws, columns). columns: which of them is that of each row
+                (rows,); None: each row has its own.
+        """
+        order = self._order if columns is None else columns[self._order]
+        rows = np.take(np.asarray(weights, np.float64), order, axis=1)
+        right = rows * self._right
+        if len(self.values) < len(order):
+            rows, right = (np.add.reduceat(of, self._starts, axis=1) for of in (rows, right))
+        return Counts(self.values, rows, right)
+
+    def once(self) -> Counts:
+        """The groups with each row counted once: of one draw."""
+        return self.counts(np.ones((1, len(self._order))))
 
 
-def bins_of(rows: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each group of confidence (draws, groups), each bin of as many rows as can be.
-
-    A group is never split: it lies where its middle row does, in bin
-    floor(bins * (rows before it + half its own) / rows).
-    """
-    twice = 2 * np.cumsum(rows, -1) - rows  # twice the place of its middle, a whole number
-    all_rows = np.maximum(rows.sum(-1, keepdims=True), 1)
-    return np.minimum((bins * twice) // (2 * all_rows), bins - 1).astype(np.intp)
-
-
-def calibration_error(
-    rows: np.ndarray, right: np.ndarray, values: np.ndarray, bins: int = BINS
-) -> np.ndarray:
-    """ECE with bins of equal mass (draws,): sum over bins of rows/all |share right - confidence|.
-
-    Bins of equal mass: Nguyen & O'Connor 2015 (arXiv 1508.05154), Nixon et al. 2019 (arXiv
-    1904.01685); the sum of distances: Guo et al. 2017. NaN without a row.
+class Counts:
+    """How many rows each group of equal confidence has, and how many of these are right.
 
     Args:
-        rows, right: of each group of confidence (draws, groups), `Ranked.counts`.
-        values: their confidences (groups,).
+        values: confidences, rising (groups,). rows, right: whole numbers (draws, groups).
     """
-    draws = len(rows)
-    places = bins_of(rows, bins) + bins * np.arange(draws)[:, None]
-    gaps = np.bincount(places.ravel(), (right - rows * values).ravel(), minlength=draws * bins)
-    with np.errstate(invalid="ignore"):
-        return np.abs(gaps.reshape(draws, bins)).sum(-1) / rows.sum(-1)
+
+    def __init__(self, values: np.ndarray, rows: np.ndarray, right: np.ndarray):
+        self.values, self.rows, self.right = values, rows, right
+        self.rows_until, self.right_until = np.cumsum(rows, -1), np.cumsum(right, -1)
+        self.all = self.rows_until[:, -1]
+
+    def accuracy(self) -> np.ndarray:
+        """The share that is right (draws,); NaN without a row, as all that follow."""
+        with np.errstate(invalid="ignore"):
+            return self.right_until[:, -1] / self.all
+
+    def confidence(self) -> np.ndarray:
+        """The mean confidence (draws,)."""
+        with np.errstate(invalid="ignore"):
+            return self.rows @ self.values / self.all
+
+    def edges(self, bins: int) -> np.ndarray:
+        """The group that each bin begins with, and the end (draws, bins + 1); each bin has as many
+        rows as can be.
+
+        A group is never split: it lies where its middle row does, in bin
+        floor(bins * (rows before it + half its own) / rows).
+        """
+        twice = 2 * self.rows_until - self.rows  # twice the place of its middle: a whole number
+        inner = np.ceil(2 * self.all[:, None] * np.arange(1, bins) / bins)
+        ends = np.broadcast_to([[0, self.rows.shape[1]]], (len(self.rows), 2))
+        return np.concatenate([ends[:, :1], _found(twice, inner), ends[:, 1:]], -1)
+
+    def calibration_error(self, bins: int = BINS) -> np.ndarray:
+        """ECE with bins of equal mass (draws,): sum over bins of rows/all |right - confidence|.
+
+        Bins of equal mass: Nguyen & O'Connor 2015 (arXiv 1508.05154), Nixon et al. 2019 (arXiv
+        1904.01685); the sum of distances: Guo et al. 2017.
+        """
+        gaps = np.cumsum(self.right - self.rows * self.values, -1)
+        ends = _until(gaps, self.edges(bins))
+        with np.errstate(invalid="ignore"):
+            return np.abs(np.diff(ends, axis=-1)).sum(-1) / self.all
+
+    def right_of_surest(self, share: float) -> np.ndarray:
+        """The share that is right of the surest ``share`` of the rows (draws,); of a group that is
+        only partly among them its own share."""
+        left_out = (1 - share) * self.all
+        group = np.minimum(_found(self.rows_until, left_out[:, None]), self.rows.shape[1] - 1)
+        before, wrong_side = _until(self.rows_until, group), _until(self.right_until, group)
+        own, hits = (np.take_along_axis(of, group, 1) for of in (self.rows, self.right))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = np.where(own > 0, (left_out[:, None] - before) / own, 0.0)
+            kept = self.right_until[:, -1:] - wrong_side - part * hits
+            return kept[:, 0] / (share * self.all)
+
+    def risk_coverage_area(self) -> np.ndarray:
+        """AURC (draws,): the mean over k of the share wrong among the k surest rows.
+
+        Geifman, Uziel & El-Yaniv 2019 (arXiv 1805.08206). A wrong row at place i is among the k
+        surest for each k from i on, so it adds the sum of 1/k over k = i ... all. Within a group
+        every place is as likely, and the mean over them counts.
+        """
+        some = np.flatnonzero((self.rows > self.right).any(0))  # nothing else adds to it
+        rows = self.rows[:, some]
+        surer = (self.all[:, None] - self.rows_until[:, some]).astype(np.intp)
+        harmonic = np.cumsum(np.concatenate([[0.0], 1 / np.arange(1, self.all.max() + 1)]))
+        sums = np.cumsum(np.concatenate([[0.0], harmonic]))  # of the first ones of these
+        places = sums[surer + rows.astype(np.intp)] - sums[surer]
+        last = harmonic[self.all.astype(np.intp)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            adds = last[:, None] - np.where(rows > 0, places / rows, 0.0)
+            return ((rows - self.right[:, some]) * adds).sum(-1) / self.all
+
+
+def _found(rising: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The first place of each row (draws, groups), rising, that reaches what is wanted of it
+    (draws, some): (draws, some), ``groups`` where none does."""
+    apart = np.arange(len(rising))[:, None] * (max(rising.max(), wanted.max(initial=0)) + 1)
+    places = np.searchsorted((rising + apart).ravel(), (wanted + apart).ravel())
+    return places.reshape(wanted.shape) - np.arange(len(rising))[:, None] * rising.shape[1]
+
+
+def _until(sums: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Running sums (draws, groups) of all before each place (draws, some)."""
+    return np.where(places > 0, np.take_along_axis(sums, np.maximum(places - 1, 0), 1), 0.0)
 
 
 def calibrated_error(confidence: Sequence[float], bins: int = BINS) -> float:
     """The mean ECE of as many rows with these confidences that are right exactly so often, drawn
     1000 times: what is left of it when nothing is wrong (Bröcker & Smith 2007)."""
-    ranked = Ranked(confidence, np.zeros(len(confidence)))
-    rows, _ = ranked.counts(np.ones((1, len(confidence))))
-    rng = np.random.default_rng(0)
-    right = rng.binomial(rows.astype(int), np.clip(ranked.values, 0, 1), (SIMULATED, rows.shape[1]))
-    same = np.broadcast_to(rows, right.shape)
-    return float(calibration_error(same, right, ranked.values, bins).mean())
+    one = Ranked(confidence, np.zeros(len(confidence))).once()
+    rng, chances = np.random.default_rng(0), np.clip(one.values, 0, 1)
+    right = rng.binomial(one.rows.astype(int), chances, (SIMULATED, len(chances)))
+    many = Counts(one.values, np.broadcast_to(one.rows, right.shape), right)
+    return float(many.calibration_error(bins).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,56 +257,11 @@ class Bin:
 
 def reliability(confidence: Sequence[float], right: Sequence[bool], bins: int = BINS) -> list[Bin]:
     """The bins of ECE that hold a row, from the least confidence to the most."""
-    ranked = Ranked(confidence, right)
-    rows, hits = ranked.counts(np.ones((1, len(confidence))))
-    place = bins_of(rows, bins)[0]
+    one = Ranked(confidence, right).once()
     found = []
-    for number in np.unique(place):
-        own = place == number
-        count = rows[0, own].sum()
-        mean = (rows[0, own] * ranked.values[own]).sum() / count
-        found.append(Bin(int(count), float(mean), float(hits[0, own].sum() / count)))
+    for first, end in itertools.pairwise(one.edges(bins)[0]):
+        rows = one.rows[0, first:end]
+        if rows.size:
+            sure, hits = rows @ one.values[first:end], one.right[0, first:end].sum()
+            found.append(Bin(int(rows.sum()), float(sure / rows.sum()), float(hits / rows.sum())))
     return found
-
-
-def right_of_surest(rows: np.ndarray, right: np.ndarray, share: float) -> np.ndarray:
-    """The share that is right of the surest ``share`` of the rows (draws,); of a group that is only
-    partly among them its own share. NaN without a row. Arguments as `calibration_error`."""
-    rows, right = rows[:, ::-1], right[:, ::-1]
-    wanted = share * rows.sum(-1, keepdims=True)
-    before = np.cumsum(rows, -1) - rows
-    with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.clip(wanted - before, 0, rows) / np.where(rows > 0, rows, np.nan)
-        return np.nansum(part * right, -1) / wanted[:, 0]
-
-
-def risk_coverage_area(rows: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """AURC (draws,): the mean over k of the share wrong among the k surest rows.
-
-    Geifman, Uziel & El-Yaniv 2019 (arXiv 1805.08206). Within a group every order is as
-    likely as any other, and the mean over them is given: the j-th row of a group of m with e errors
-    adds (E + j e/m) / (N + j), with E errors in N rows before it. NaN without a row.
-
-    Args:
-        rows, right: of each group of confidence (draws, groups), whole numbers.
-    """
-    rows, right = rows[:, ::-1], right[:, ::-1]
-    until = np.cumsum(rows, -1).astype(np.intp)
-    before = until - rows.astype(np.intp)
-    wrong = rows - right
-    wrong_before = np.cumsum(wrong, -1) - wrong
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, until.max(initial=0) + 1))])
-    rate = wrong / np.maximum(rows, 1)
-    area = wrong + (wrong_before - rate * before) * (harmonic[until] - harmonic[before])
-    with np.errstate(invalid="ignore"):
-        return area.sum(-1) / until[:, -1]
-
-
-def coverage_curve(
-    confidence: Sequence[float], right: Sequence[bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and the share right of what is covered, at the end of each group, surest first."""
-    ranked = Ranked(confidence, right)
-    rows, hits = (of[0, ::-1] for of in ranked.counts(np.ones((1, len(confidence)))))
-    covered = np.cumsum(rows)
-    return covered / covered[-1], np.cumsum(hits) / covered

@@ -13,20 +13,16 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from emopeft.downstream.measures.calibration import (
     LEAST,
+    Counts,
     Ranked,
-    bins_of,
     brier_scores,
     calibrated_error,
-    calibration_error,
-    coverage_curve,
     entropies,
     fit_temperature,
     log_losses,
     log_probabilities,
     lost,
     reliability,
-    right_of_surest,
-    risk_coverage_area,
     tempered,
 )
 
@@ -40,10 +36,8 @@ LOGS = log_probabilities(SCORES)
 def measured(confidence, right, weights=None, bins=15):  # type: ignore[no-untyped-def]
     """ECE and AURC of each draw."""
     weights = np.ones((1, len(confidence))) if weights is None else weights
-    ranked = Ranked(confidence, right)
-    rows, hits = ranked.counts(weights)
-    error = calibration_error(rows, hits, ranked.values, bins)
-    return error, risk_coverage_area(rows, hits)
+    counts = Ranked(confidence, right).counts(weights)
+    return counts.calibration_error(bins), counts.risk_coverage_area()
 
 
 def looped_error(confidence, right, bins):  # type: ignore[no-untyped-def]
@@ -86,11 +80,16 @@ def test_ece_is_that_of_a_loop_and_of_no_order(digits: int, bins: int) -> None:
 
 
 def test_bins_are_of_equal_mass_and_split_no_tie() -> None:
-    assert np.bincount(bins_of(np.ones((1, 60)), 15)[0]).tolist() == [4] * 15
-    sizes = np.bincount(bins_of(np.ones((1, 61)), 15)[0])
-    assert sizes.sum() == 61 and set(sizes) == {4, 5}
+    def sizes(rows: list[float], bins: int) -> list[int]:
+        counts = Counts(np.arange(len(rows)) / 100, np.array([rows]), np.zeros((1, len(rows))))
+        edges = counts.edges(bins)[0].tolist()
+        return [int(sum(rows[a:b])) for a, b in itertools.pairwise(edges)]
+
+    assert sizes([1.0] * 60, 15) == [4] * 15
+    assert sum(sizes([1.0] * 61, 15)) == 61 and set(sizes([1.0] * 61, 15)) == {4, 5}
     # 10 rows in groups of 1, 6, 3: middles at 0.5, 4 and 8.5 of 10.
-    assert bins_of(np.array([[1.0, 6.0, 3.0]]), 5).tolist() == [[0, 2, 4]]
+    assert sizes([1.0, 6.0, 3.0], 5) == [1, 0, 6, 0, 3]
+    assert sizes([2.0], 3) == [0, 2, 0]
     bins = reliability([0.5] * 7 + [0.9], [1, 0, 0, 0, 0, 0, 0, 1], 4)
     assert [(b.rows, b.confidence) for b in bins] == [(7, 0.5), (1, 0.9)]
     assert [b.right for b in bins] == [pytest.approx(1 / 7), 1.0]
@@ -208,13 +207,19 @@ def test_aurc_is_the_mean_over_all_orders_of_ties() -> None:
 
 
 def test_what_is_right_of_the_surest() -> None:
-    ranked = Ranked([0.9, 0.5, 0.5, 0.2], [1, 1, 0, 0])
-    rows, right = ranked.counts(np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 0]]))
-    assert right_of_surest(rows, right, 0.25)[:2] == pytest.approx([1.0, 1.0])
-    assert right_of_surest(rows, right, 0.5)[:2] == pytest.approx([(1 + 0.5) / 2, 1.0])
-    assert right_of_surest(rows, right, 0.75)[:2] == pytest.approx([2 / 3, 2 / 3])
-    assert right_of_surest(rows, right, 1.0)[:2] == pytest.approx([0.5, 0.5])
-    assert np.isnan(right_of_surest(rows, right, 0.5)[2])
-    covered, shares = coverage_curve([0.9, 0.5, 0.5, 0.2], [1, 1, 0, 0])
-    assert covered.tolist() == [0.25, 0.75, 1.0]
-    assert shares == pytest.approx([1.0, 2 / 3, 0.5])
+    weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 0]])
+    counts = Ranked([0.9, 0.5, 0.5, 0.2], [1, 1, 0, 0]).counts(weights)
+    for share, wanted in (
+        (0.25, [1, 1]),
+        (0.5, [0.75, 1]),
+        (0.75, [2 / 3, 2 / 3]),
+        (1, [0.5, 0.5]),
+    ):
+        found = counts.right_of_surest(share)
+        assert found[:2] == pytest.approx(wanted) and np.isnan(found[2])
+    assert counts.accuracy()[:2] == pytest.approx([0.5, 0.5])
+    assert counts.confidence()[:2] == pytest.approx([2.1 / 4, 2.5 / 4])
+    by_speaker = Ranked([0.9, 0.5, 0.2], [1, 0, 1]).counts(
+        np.array([[3, 2]]), np.array([1, 0, 1])
+    )  # fmt: skip
+    assert by_speaker.rows.tolist() == [[2, 3, 2]] and by_speaker.right.tolist() == [[2, 0, 2]]
