@@ -44,7 +44,7 @@ MEASURES = (
     Metric("nll", "NLL", high=math.inf, better="lower", percent=False),
     Metric("brier", "Brier", high=2.0, better="lower", percent=False),
     Metric("aurc", "AURC %", better="lower"),
-    *(Metric(f"right{100 * s:.0f}", f"right of the surest {100 * s:.0f} %, %") for s in SURE),
+    *(Metric(f"right{100 * s:.0f}", f"right % of the surest {100 * s:.0f} %") for s in SURE),
 )
 BUSY = 64  # numbers per row that are held at once, so that they stay in the processor's cache
 COVERED = np.linspace(0.04, 1, 49)  # where the picture of coverage has points

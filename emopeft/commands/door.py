@@ -20,6 +20,8 @@ from emopeft import __version__
 from emopeft.commands import (
     board,
     cache,
+    calibration,
+    classes,
     corpora,
     demo,
     listing,
@@ -33,7 +35,10 @@ from emopeft.commands import (
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, listing, demo)
+GROUPS = (
+    *(run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, calibration, classes),
+    *(listing, demo),
+)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:
