@@ -38,10 +38,14 @@ def lost(scores: np.ndarray, targets: np.ndarray) -> int:
     return int(((scores == 0) & (targets > 0)).any(-1).sum())
 
 
-def tempered(logs: np.ndarray, temperature: float) -> np.ndarray:
+def tempered(logs: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
     """log softmax(log p / T) (rows, classes): Guo et al. 2017 (arXiv 1706.04599), since the outputs
-    of a network and the logarithms of their softmax differ by a constant per row."""
-    return log_softmax(logs / temperature, axis=-1)
+    of a network and the logarithms of their softmax differ by a constant per row.
+
+    Args:
+        temperature: of all rows, or of each (rows, 1); 1 leaves every digit as it is.
+    """
+    return np.where(np.equal(temperature, 1), logs, log_softmax(logs / temperature, axis=-1))
 
 
 def log_losses(logs: np.ndarray, targets: np.ndarray) -> np.ndarray:

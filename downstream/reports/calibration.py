@@ -1,4 +1,4 @@
-"""How far the probabilities of finished runs can be trusted: sections for a page, and the numbers.
+"""How far the probabilities of finished runs can be trusted: sections for a page.
 
 A temperature is fitted on the dev part of each fold and seed; all is shown before and after it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.reports.calibration_numbers import (
@@ -16,9 +15,8 @@ from emopeft.downstream.reports.calibration_numbers import (
     STATES,
     Calibrated,
     Calibration,
-    Number,
 )
-from emopeft.downstream.reports.csv_files import Cell, write_csv
+from emopeft.downstream.reports.class_runs import Number
 from emopeft.downstream.reports.numbers import value
 from emopeft.downstream.reports.pictures import Curve, curves
 from emopeft.downstream.reports.sections import Grid, Picture, Section
@@ -46,7 +44,8 @@ def _about(found: Calibration) -> Iterator[str]:
         "every confidence is right. NLL in nats, Brier from 0 to 2. AURC: the mean share wrong "
         "among the surest clips, over all coverages; of an order that says nothing it is the share "
         "wrong. In brackets: 95 % intervals, test speakers drawn 9999 times, temperatures held; "
-        "draws repeat clips, which makes ECE rather larger."
+        "draws repeat clips, so that an interval of ECE lies rather high, of few clips even above "
+        "its value."
     )
     yield from found.read.notes
 
@@ -250,58 +249,3 @@ def _pictures(found: Calibration) -> list[Picture]:
 
 def _error(run: Calibrated, state: str) -> str:
     return f"{100 * run.numbers[state, 'ece'].value:.1f} %"
-
-
-# ---- the numbers -----------------------------------------------------------------------------
-
-
-def write_numbers(found: Calibration, out: Path) -> list[Path]:
-    """calibration.csv, calibration-folds.csv and calibration-bins.csv in a folder, every digit, no
-    percent; raises UserError where one cannot be written."""
-    numbers: list[list[Cell]] = []
-    for run, base in zip(found.runs, found.read.bases, strict=True):
-        against = found.runs[base].run.name if run.gains and base is not None else ""
-        for less, table in (("", run.numbers), (against, run.gains or {})):
-            for (state, name), number in table.items():
-                ends = number.interval or (None, None)
-                numbers.append(
-                    [run.run.name, found.read.test, state, name, less, number.value, *ends]
-                )
-        numbers += [
-            [
-                run.run.name,
-                found.read.test,
-                state,
-                "ece_by_chance",
-                "",
-                run.chance[state],
-                None,
-                None,
-            ]
-            for state in STATES
-        ]
-    folds: list[list[Cell]] = [
-        [
-            run.run.name, fold.fold, fold.seed, fold.temperature.value, fold.temperature.note,
-            fold.clips, fold.speakers, fold.heard, fold.accuracy, *fold.dev, *fold.test,
-            *fold.error,
-        ]
-        for run in found.runs
-        for fold in run.folds
-    ]  # fmt: skip
-    bins: list[list[Cell]] = [
-        [run.run.name, state, number, of.rows, of.confidence, of.right]
-        for run in found.runs
-        for state in STATES
-        for number, of in enumerate(run.bins[state], 1)
-    ]
-    both = [f"{what}_{state}" for what in ("dev_nll", "test_nll", "test_ece") for state in STATES]
-    return [
-        write_csv(out / "calibration.csv", ["run", "test", "temperature", "measure", "less",
-                                            "value", "low", "high"], numbers),
-        write_csv(out / "calibration-folds.csv", ["run", "fold", "seed", "temperature", "note",
-                                                  "dev_clips", "dev_speakers", "dev_in_train",
-                                                  "dev_accuracy", *both], folds),
-        write_csv(out / "calibration-bins.csv", ["run", "temperature", "bin", "rows",
-                                                 "confidence", "right"], bins),
-    ]  # fmt: skip

@@ -27,11 +27,16 @@ from emopeft.downstream.measures.calibration import (
     tempered,
 )
 from emopeft.downstream.measures.columns import Metric
-from emopeft.downstream.measures.resampling import Interval, speaker_intervals
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.predictions import DEV
 from emopeft.downstream.records.scores import Scores, scores_of, tested
-from emopeft.downstream.reports.class_runs import ClassRun, ClassRuns, read_class_runs
+from emopeft.downstream.reports.class_runs import (
+    ClassRun,
+    ClassRuns,
+    Number,
+    numbers_of,
+    read_class_runs,
+)
 from emopeft.downstream.tasks.base import Task
 
 STATES = ("before", "after")  # the temperature
@@ -48,14 +53,6 @@ MEASURES = (
 )
 BUSY = 64  # numbers per row that are held at once, so that they stay in the processor's cache
 COVERED = np.linspace(0.04, 1, 49)  # where the picture of coverage has points
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A value, and its 95 % interval, where there is one."""
-
-    value: float
-    interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +123,8 @@ def calibrated(places: Sequence[Path], bins: int = BINS, test: str | None = None
         values = [one.values(times) for one in own]
         return np.concatenate([*values, *(values[i] - values[base] for i, base in pairs)])
 
-    count = max(1, len(read.speakers))
-    values = statistics(np.ones((1, count), dtype=np.intp))[:, 0].tolist()
-    intervals = speaker_intervals(
-        statistics, len(read.speakers), BUSY * max(one.rows for one in own)
-    )
-    numbers = [
-        Number(value, None if intervals is None or math.isnan(intervals[i][0]) else intervals[i])
-        for i, value in enumerate(values)
-    ]
+    size = BUSY * max(one.rows for one in own)
+    numbers = numbers_of(statistics, len(read.speakers), size)
     keys = [(state, metric.name) for state in STATES for metric in MEASURES]
     tables = [
         dict(zip(keys, numbers[i : i + len(keys)], strict=True))

@@ -6,12 +6,16 @@ From records and predictions alone; imports no torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import DegenerateDataWarning
 
+from emopeft.downstream.measures.resampling import Interval, speaker_intervals
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.record import Checked, examine
 from emopeft.downstream.records.scores import Scores, class_part, scores_of, tested
@@ -115,6 +119,29 @@ def read_class_runs(places: Sequence[Path], test: str | None = None) -> ClassRun
         speakers = []
     bases, more = _bases(runs)
     return ClassRuns(checked[0].task, test, runs, speakers, bases, [*notes, *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A value (NaN: none), and its 95 % interval, where there is one."""
+
+    value: float
+    interval: Interval | None = None
+
+
+def numbers_of(
+    statistics: Callable[[np.ndarray], np.ndarray], speakers: int, size: int
+) -> list[Number]:
+    """Values with their intervals; arguments as `speaker_intervals`. A value that some draw has not
+    (it holds no clip of a class, for instance) has no interval."""
+    values = statistics(np.ones((1, max(1, speakers)), dtype=np.intp))[:, 0].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of such values
+        found = speaker_intervals(statistics, speakers, size) or [None] * len(values)
+    return [
+        Number(value, None if ends is None or math.isnan(ends[0]) else ends)
+        for value, ends in zip(values, found, strict=True)
+    ]
 
 
 def _run(place: Path, name: str, one: Checked, test: str) -> ClassRun:

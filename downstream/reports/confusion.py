@@ -24,11 +24,10 @@ from emopeft.downstream.measures.detection import (
     shares_of_truth,
     top_right,
 )
-from emopeft.downstream.measures.resampling import Interval, speaker_intervals
 from emopeft.downstream.measures.weighted import confusions, recalls
 from emopeft.downstream.records.details import details_over_folds
 from emopeft.downstream.records.scores import Scores
-from emopeft.downstream.reports.class_runs import ClassRuns, read_class_runs
+from emopeft.downstream.reports.class_runs import ClassRuns, Number, numbers_of, read_class_runs
 from emopeft.downstream.reports.csv_files import Cell, write_csv
 from emopeft.downstream.reports.numbers import statistic
 from emopeft.downstream.reports.pictures import HeatMap, heat_maps
@@ -38,14 +37,6 @@ from emopeft.text import plain
 PER_CLASS = ("recall", "precision", "F1", "EER")
 BUSY = 8  # numbers per row and class that are held at once
 MOST = 3  # confusions that are named
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A value (NaN: none), and its 95 % interval, where there is one."""
-
-    value: float
-    interval: Interval | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +69,9 @@ def class_by_class(place: Path, test: str | None = None) -> Classes:
     def statistics(times: np.ndarray) -> np.ndarray:
         return np.mean([seed.values(times) for seed in seeds], 0)
 
-    count, size = max(1, len(read.speakers)), len(run.scores.classes)
-    values = statistics(np.ones((1, count), dtype=np.intp))[:, 0].tolist()
-    found = speaker_intervals(
-        statistics, len(read.speakers), BUSY * size * max(seed.rows for seed in seeds)
-    )
-    numbers = [
-        Number(value, None if found is None or math.isnan(found[i][0]) else found[i])
-        for i, value in enumerate(values)
-    ]
+    size = len(run.scores.classes)
+    busy = BUSY * size * max(seed.rows for seed in seeds)
+    numbers = numbers_of(statistics, len(read.speakers), busy)
     certain = run.scores.of(run.scores.certain)
     counted = confusions(certain.truth, certain.said, size)(np.ones((1, len(certain.truth))))[0]
     means = numbers[len(PER_CLASS) * size :]

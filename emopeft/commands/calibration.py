@@ -36,7 +36,8 @@ def _bins(text: str) -> int:
 
 
 def _calibration(flags: argparse.Namespace) -> int:
-    from emopeft.downstream.reports.calibration import calibration_sections, write_numbers
+    from emopeft.downstream.reports.calibration import calibration_sections
+    from emopeft.downstream.reports.calibration_csv import write_numbers
     from emopeft.downstream.reports.calibration_numbers import calibrated
 
     found = calibrated(flags.runs, flags.bins, flags.test)
