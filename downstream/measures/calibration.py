@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import log_softmax, xlogy
 
@@ -126,7 +126,7 @@ class Ranked:
         values: the confidence of each group (groups,).
     """
 
-    def __init__(self, confidence: Sequence[float], right: Sequence[bool]):
+    def __init__(self, confidence: ArrayLike, right: ArrayLike):
         self.values, group = np.unique(np.asarray(confidence, np.float64), return_inverse=True)
         self._order = np.argsort(group, kind="stable")
         self._starts = np.searchsorted(group[self._order], np.arange(len(self.values)))
@@ -240,10 +240,10 @@ def _until(sums: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.where(places > 0, np.take_along_axis(sums, np.maximum(places - 1, 0), 1), 0.0)
 
 
-def calibrated_error(confidence: Sequence[float], bins: int = BINS) -> float:
+def calibrated_error(confidence: ArrayLike, bins: int = BINS) -> float:
     """The mean ECE of as many rows with these confidences that are right exactly so often, drawn
     1000 times: what is left of it when nothing is wrong (Bröcker & Smith 2007)."""
-    one = Ranked(confidence, np.zeros(len(confidence))).once()
+    one = Ranked(confidence, np.zeros_like(confidence, np.float64)).once()
     rng, chances = np.random.default_rng(0), np.clip(one.values, 0, 1)
     right = rng.binomial(one.rows.astype(int), chances, (SIMULATED, len(chances)))
     many = Counts(one.values, np.broadcast_to(one.rows, right.shape), right)
@@ -259,7 +259,7 @@ class Bin:
     right: float
 
 
-def reliability(confidence: Sequence[float], right: Sequence[bool], bins: int = BINS) -> list[Bin]:
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> list[Bin]:
     """The bins of ECE that hold a row, from the least confidence to the most."""
     one = Ranked(confidence, right).once()
     found = []

@@ -4,9 +4,8 @@ truth. Many weightings of the rows at once, as in ``weighted.py``; imports no to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.measures.resampling import Measure
@@ -23,7 +22,7 @@ DETAILS = (
 )
 
 
-def equal_error_rates(truth: Sequence[int], scores: np.ndarray) -> Measure:
+def equal_error_rates(truth: ArrayLike, scores: np.ndarray) -> Measure:
     """Weights (draws, rows) to the EER of each class against the rest, (draws, classes).
 
     The clips of a class are to be accepted, all others rejected, by the class' score alone. Each
@@ -75,7 +74,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.where(total > 0, 0.0, np.nan), shares], -1)
 
 
-def top_right(truth: Sequence[int], scores: np.ndarray, top: int = TOP) -> np.ndarray:
+def top_right(truth: ArrayLike, scores: np.ndarray, top: int = TOP) -> np.ndarray:
     """Of each row, whether its class is among the ``top`` highest scores (rows,), 0 to 1.
 
     Of classes that share a score every order is as likely: with a scores above the truth's and t

@@ -137,9 +137,11 @@ def numbers_of(
     values = statistics(np.ones((1, max(1, speakers)), dtype=np.intp))[:, 0].tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # of such values
-        found = speaker_intervals(statistics, speakers, size) or [None] * len(values)
+        found = speaker_intervals(statistics, speakers, size)
+    if found is None:
+        return [Number(value) for value in values]
     return [
-        Number(value, None if ends is None or math.isnan(ends[0]) else ends)
+        Number(value, None if math.isnan(ends[0]) else ends)
         for value, ends in zip(values, found, strict=True)
     ]
 
