@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from emopeft.downstream.data.augment import augment_identity, augment_name
 from emopeft.downstream.data.keys import ClipKeys, TrainKeys
 from emopeft.downstream.data.papers import Experiment
 from emopeft.downstream.data.prepare import protocol_name
@@ -31,7 +32,7 @@ Facts = dict[str, Any]
 UNKNOWN = "not recorded"
 # Of an identity; one that is not among them is of a newer version, and of no experiment here.
 SECTIONS = ("schema", "plan", "audio", "task", "loss", "upstream", "methods", "head", "train",
-            "numerics", "cache", "clips", "transfer")  # fmt: skip
+            "numerics", "cache", "clips", "augment", "transfer")  # fmt: skip
 ANY = object()  # nothing to compare with
 
 
@@ -97,6 +98,7 @@ def wanted_of(experiment: Experiment, recipe: Recipe, task: Task) -> Facts:
         "upstream.window": recipe.upstream.window,
         "upstream.dropout": recipe.upstream.dropout,
         **_clips(dataclasses.asdict(recipe.clips)),
+        **_augment(augment_identity(recipe.augment)),
         "head.name": recipe.head.name,
         "head.layers": layers_of(recipe.head.layers, recipe.method),
         "head.hidden": recipe.head.hidden,
@@ -149,6 +151,7 @@ def facts_of(row: Row) -> Facts:
         **_transfer(identity),
         "upstream.dropout": upstream.get("dropout", False) is not False,
         **_clips(identity.get("clips") or dataclasses.asdict(ClipKeys())),
+        **_augment(identity),
         **{f"head.{k}": head[k] for k in ("name", "layers", "hidden", "dropout", "standardise")},
         "head.separate": bool(head["groups"]),
         **_start(identity["head"]),
@@ -190,6 +193,11 @@ def _start(head: Mapping[str, Any]) -> Facts:
 def _clips(keys: Mapping[str, Any]) -> Facts:
     whole = keys["mode"] == "whole"
     return {f"clips.{n}": ANY if whole and n != "mode" else v for n, v in keys.items()}
+
+
+def _augment(identity: Mapping[str, Any]) -> Facts:
+    said = identity.get("augment")
+    return {"augment": None if said is None else augment_name(said)}
 
 
 def _focal(kind: str, gamma: float) -> Any:

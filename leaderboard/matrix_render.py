@@ -12,8 +12,7 @@ from emopeft.downstream.reports.pictures import HeatMap, heat_maps
 from emopeft.downstream.reports.results import NONE, statistic
 from emopeft.files import write_json, write_text
 from emopeft.leaderboard.matrix import BASE, Key, Matrix
-from emopeft.leaderboard.render import cell
-from emopeft.text import plain
+from emopeft.text import cell, plain
 
 PAGE, DATA, PICTURE, GAINS = "matrix.md", "matrix.json", "matrix.svg", "matrix-gain.svg"
 TRAINED, TESTED = "trained on", "tested on"

@@ -6,9 +6,7 @@ JSON keeps it as it is) or ``fenced`` (commands) and can neither break a table n
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tabulate import tabulate
@@ -18,29 +16,12 @@ from emopeft.downstream.reports.numbers import statistic, value
 from emopeft.downstream.reports.results import method_name, test_name, unscored, upstream_name
 from emopeft.leaderboard.gather import Board, Row, Table
 from emopeft.leaderboard.per_corpus import corpora_grid, of_row
-from emopeft.text import LONGEST, plain, visible
+from emopeft.text import cell, fenced, plain
 from emopeft.units import duration, size
 
 HEADERS = ("rank", "method", "upstream", "weights", "run", "trainable", "% of all")
 COSTS = ("time", "peak memory", "seeds")
 Escape = Callable[[str], str]
-
-
-def cell(text: str, longest: int = LONGEST) -> str:
-    """``plain`` text that markdown shows as it is: no markup, link, HTML or table border."""
-    line = html.escape(plain(text, longest), quote=False)
-    line = re.sub(r"([\\`*\[\]~])", r"\\\1", line).replace("|", "&#124;")
-    line = re.sub(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\_", line)
-    line = re.sub(r"://|(?<=www)\.", lambda hit: "\\" + hit[0], line, flags=re.IGNORECASE)
-    return re.sub(r"^(\d*)([-+#.)])", r"\1\\\2", line)  # no heading, no list item
-
-
-def fenced(lines: Sequence[str]) -> str:
-    """A code block whose fence is longer than any run of backticks inside."""
-    text = "\n".join(visible(line).rstrip() for line in lines)
-    runs = [len(run) for run in re.findall(r"`+", text)]
-    fence = "`" * max(3, *(run + 1 for run in runs), 3)
-    return f"{fence}sh\n{text}\n{fence}"
 
 
 def _run(row: Row) -> str:

@@ -20,7 +20,8 @@ from emopeft.leaderboard.papers import (
     parameters,
     relative,
 )
-from emopeft.leaderboard.render import cell, fenced, there
+from emopeft.leaderboard.render import there
+from emopeft.text import cell, fenced
 from emopeft.units import duration
 
 SHOWN = 5  # differences of a near run that are written out

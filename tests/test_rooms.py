@@ -18,6 +18,7 @@ ROOMS = (
     "upstream",
     "peft_modules",
     "downstream.corpora",
+    "downstream.views",
     "downstream.protocols",
     "downstream.protocols.makers",
     "downstream.measures",

@@ -14,8 +14,7 @@ from typing import Any
 
 from emopeft.downstream.corpora.base import Utterance
 from emopeft.downstream.data.rows import UNSCORED
-
-CLEAN = "clean"  # the view of an utterance as it was recorded
+from emopeft.downstream.views.base import CLEAN, Clip, Drawing, parse_view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +34,12 @@ class Example:
     def key(self) -> str:
         """What an encoder's states are kept by: corpus/id, and @view where it is not clean."""
         return self.uid if self.view == CLEAN else f"{self.uid}@{self.view}"
+
+    def drawing(self, audio: str) -> Drawing | None:
+        """Its view of the clip whose decoded audio has this digest; None where it is clean."""
+        if self.view == CLEAN:
+            return None
+        return Drawing(parse_view(self.view), Clip(audio, self.utterance.speaker_uid))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,6 +50,20 @@ class ClipKeys:
 
 
 @dataclasses.dataclass
+class AugmentKeys:
+    apply: str = key(
+        "",
+        "views of training clips, of which each gets one: noise:snr=5..20|pitch+reverb; see "
+        "--list views; empty: none",
+    )
+    views: str = key(
+        "4",
+        "how many of each clip are kept beside the clean one, one of all being drawn in each "
+        "epoch; or live: a new one in each epoch, computed from the waveform",
+    )
+
+
+@dataclasses.dataclass
 class HeadKeys:
     name: str = key("superb", "superb, PEFT-SER's conv, or Odyssey 2024's attentive")
     layers: str = key(

@@ -24,7 +24,9 @@ from emopeft.downstream.data.agreement import (
     check_corpora,
     check_probe,
 )
+from emopeft.downstream.data.augment import check_augment
 from emopeft.downstream.data.keys import (
+    AugmentKeys,
     CacheKeys,
     ClipKeys,
     CorpusKeys,
@@ -70,6 +72,7 @@ class Recipe:
     loss: LossKeys = dataclasses.field(default_factory=LossKeys)
     method: str = key("none", "see --list methods; sums: lora+ws; options: lora:r=16,targets=q+v")
     clips: ClipKeys = dataclasses.field(default_factory=ClipKeys)
+    augment: AugmentKeys = dataclasses.field(default_factory=AugmentKeys)
     head: HeadKeys = dataclasses.field(default_factory=HeadKeys)
     train: TrainKeys = dataclasses.field(default_factory=TrainKeys)
     transfer: TransferKeys = dataclasses.field(default_factory=TransferKeys)
@@ -271,6 +274,7 @@ def validate(recipe: Recipe, later: bool = False) -> Recipe:
         )
     check_corpora(recipe)
     check_clips(recipe.clips)
+    check_augment(recipe.augment)
     methods = parse_method(recipe.method)
     if recipe.head.name not in HEADS:
         raise unknown("value of head.name", recipe.head.name, HEADS)

@@ -22,12 +22,15 @@ class Batch:
         targets: (batch, targets), see `downstream.tasks.base.Task.target`.
         owners: where utterances are taken in several stretches, whose outputs are averaged: of
             each input the place of its utterance in the batch (inputs,).
+        waveforms: whether ``start_inputs`` are waveforms, of which the frozen part is still to be
+            computed.
     """
 
     states: Tensor | list[Tensor]
     start_inputs: list[Tensor]
     targets: Tensor
     owners: Tensor | None = None
+    waveforms: bool = False
 
     def tensors(self) -> list[Tensor]:
         """All of it."""
@@ -48,7 +51,8 @@ class Batch:
         else:
             states = [place(t) for t in self.states]
         owners = None if self.owners is None else place(self.owners)
-        return Batch(states, [place(t) for t in self.start_inputs], place(self.targets), owners)
+        start_inputs = [place(t) for t in self.start_inputs]
+        return Batch(states, start_inputs, place(self.targets), owners, self.waveforms)
 
     def averaged(self, outputs: Tensor) -> Tensor:
         """Outputs (inputs, outputs) as those of the utterances (batch, outputs)."""

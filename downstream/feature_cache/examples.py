@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ SAMPLE_CLIPS = 4  # on which the effects of a rounded cache and of batches are m
 class Examples:
     """Utterances as an encoder sees them, in a fixed order, with targets and frozen parts.
 
-    Either ``cache`` holds the frozen parts, or ``live`` makes them in every step.
+    Either ``cache`` holds the frozen parts, or ``live`` makes them in every step; of some rows the
+    one and of others the other, where views are drawn anew in each epoch.
     """
 
     rows: Sequence[Row]
@@ -51,6 +52,8 @@ class Examples:
     drift: dict[str, float] | None = None  # of a cache in a shorter format
     batched: dict[str, float] | None = None  # where clips were computed in batches
     why_not_kept: str | None = None  # of the frozen part
+    crowded: Mapping[str, Mapping[int, Sequence[int]]] = dataclasses.field(default_factory=dict)
+    in_turn: bool = False  # each epoch takes the next of the ways
 
     @classmethod
     def prepare(
@@ -80,8 +83,9 @@ class Examples:
             UserError: a clip is too short for the upstream (all of them are named), or the cache
                 would outgrow its limit.
         """
-        excerpts = {e.name: e for row in rows for e in row}
-        check_lengths(upstream, list(excerpts.values()))
+        whole = {e.name: e for row in rows for e in row}
+        check_lengths(upstream, list(whole.values()))
+        excerpts = {name: e for name, e in whole.items() if e.kept}
         numerics = numerics or Numerics()
         seconds = [sum(e.seconds for e in row) for row in rows]
         examples = cls(rows, targets, ways or [[i] for i in range(len(rows))], seconds)
@@ -93,6 +97,8 @@ class Examples:
                 examples.why_not_kept,
             )
             return examples
+        if len(excerpts) < len(whole):
+            examples.live = Live(upstream, start, pooled, numerics)
         device = device_of(upstream)
         parts = [] if start == FROM_WAVEFORM else part_digests(upstream)
         limit = None if keys.limit is None else keys.limit * 1e9
@@ -124,7 +130,7 @@ class Examples:
         cache.fill({name: e.path for name, e in excerpts.items()}, compute, frozen)
         compute.lower = None  # no longer in use
         examples._measure(upstream, start, pooled, numerics, rounded=keys.dtype != "fp32")
-        if pooled and start == upstream.num_blocks:
+        if pooled and start == upstream.num_blocks and examples.live is None:
             examples.preloaded = examples._preload()
         return examples
 
@@ -133,7 +139,17 @@ class Examples:
 
     def names(self) -> list[str]:
         """What the frozen parts are kept by, row by row."""
-        return [e.name for row in self.rows for e in row]
+        return [e.name for row in self.rows for e in row if e.kept]
+
+    def ways_of(self, indices: Sequence[int], crowd: str = "") -> list[Sequence[int]]:
+        """The rows that each of these may be trained as.
+
+        Args:
+            crowd: who babbles there, where anybody does.
+        """
+        if self.crowded:
+            return [self.crowded[crowd][i] for i in indices]
+        return [self.ways[i] for i in indices]
 
     def _preload(self) -> Tensor:
         """All means (N, states, width), read one shard after the other into their place.
@@ -214,9 +230,10 @@ class Examples:
         owners = None
         if len(excerpts) > len(rows):
             owners = torch.tensor([place for place, row in enumerate(rows) for _ in row])
-        if self.live is not None:
-            return Batch([], [self.live.wav(e) for e in excerpts], targets, owners)
-        assert self.cache is not None
+        if self.cache is None or not all(e.kept for e in excerpts):
+            assert self.live is not None
+            wavs = [self.live.wav(e) for e in excerpts]
+            return Batch([], wavs, targets, owners, waveforms=True)
         items = [self.cache.get(e.name) for e in excerpts]
         start_inputs = [k for _, k in items if k is not None]
         if self.stateless is not None:
@@ -228,7 +245,8 @@ class Examples:
 
     def _inputs(self, batch: Batch) -> Batch:
         """What a model takes, of what was read and lies on the device."""
-        if self.live is not None:
+        if batch.waveforms:
+            assert self.live is not None
             return self.live.inputs(batch)
         if self.stateless is not None:
             count, device = len(batch.start_inputs), batch.targets.device

@@ -11,6 +11,8 @@ as the challenge baseline of Odyssey 2024 (12 s) and PEFT-SER's code (6 s; its d
 where they do not fit exactly). A clip's outputs are the mean of theirs, in training as in tests.
 
 A clip that is not longer is taken whole, and its frozen part is that of every other run.
+
+Before any of that a clip may be drawn in a view: in noise, over a telephone, ... (room ``views``).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from emopeft.downstream.corpora.audio import decode
 from emopeft.downstream.data.keys import ClipKeys
+from emopeft.downstream.views.base import Drawing
 from emopeft.upstream.base import SAMPLE_RATE
 
 
@@ -47,17 +50,21 @@ class Excerpt:
 
     Attributes:
         name: what its frozen part is kept by. seconds: how long it is.
-        span: None for the whole clip.
+        span: None for the whole clip. drawing: the view of the clip; None: as it was recorded.
+        kept: whether its frozen part is; else it is computed whenever it is wanted.
     """
 
     name: str
     path: Path
     seconds: float
     span: Span | None = None
+    drawing: Drawing | None = None
+    kept: bool = True
 
     def read(self) -> Tensor:
         """The waveform (samples,) at 16 kHz."""
-        wav = torch.from_numpy(decode(self.path, SAMPLE_RATE))
+        recorded = decode(self.path, SAMPLE_RATE)
+        wav = torch.from_numpy(recorded if self.drawing is None else self.drawing.of(recorded))
         return wav if self.span is None else self.span.of(wav)
 
 
@@ -89,18 +96,28 @@ def _spaced(last: int, count: int) -> list[int]:
 
 
 def rows_of(
-    keys: ClipKeys, path: Path, audio: str, seconds: float, training: bool = False
+    keys: ClipKeys,
+    path: Path,
+    audio: str,
+    seconds: float,
+    training: bool = False,
+    drawing: Drawing | None = None,
+    kept: bool = True,
 ) -> list[Row]:
     """`spans` of a clip as excerpts; of a clip that is taken whole, one.
 
     Args:
-        audio: the digest of the clip's decoded audio.
+        audio: the digest of the clip's decoded audio. seconds: how long that is.
+        drawing, kept: see `Excerpt`.
     """
+    if drawing is not None:
+        audio = drawing.name
+        seconds = drawing.length(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     ways = spans(keys, seconds, training)
     if not ways:
-        return [(Excerpt(audio, path, seconds),)]
+        return [(Excerpt(audio, path, seconds, None, drawing, kept),)]
     return [
-        tuple(Excerpt(_name(audio, s), path, s.length / SAMPLE_RATE, s) for s in way)
+        tuple(Excerpt(_name(audio, s), path, s.length / SAMPLE_RATE, s, drawing, kept) for s in way)
         for way in ways
     ]
 
@@ -109,10 +126,16 @@ def _name(audio: str, span: Span) -> str:
     return hashlib.sha256(f"{audio} {span.start} {span.length}".encode()).hexdigest()
 
 
-def drawn(ways: Sequence[Sequence[int]], seed: int, epoch: int) -> list[int]:
-    """One of each one's ways, by seed and epoch alone (as `batching.epoch_order`)."""
+def drawn(ways: Sequence[Sequence[int]], seed: int, epoch: int, in_turn: bool = False) -> list[int]:
+    """One of each one's ways, by seed and epoch alone (as `batching.epoch_order`).
+
+    Args:
+        in_turn: each epoch takes the next of them, where there is one for each epoch.
+    """
     if all(len(way) == 1 for way in ways):
         return [way[0] for way in ways]
+    if in_turn:
+        return [way[epoch % len(way)] for way in ways]
     generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + epoch + 500_000_009)
     numbers = torch.rand(len(ways), generator=generator, dtype=torch.float64).tolist()
     return [way[int(x * len(way))] for way, x in zip(ways, numbers, strict=True)]

@@ -35,7 +35,7 @@ class Live:
         if excerpt.name in self.decoded:
             return self.decoded[excerpt.name]
         wav = excerpt.read()
-        if self.samples + len(wav) <= HELD_SAMPLES:
+        if excerpt.kept and self.samples + len(wav) <= HELD_SAMPLES:
             self.decoded[excerpt.name] = wav.clone() if excerpt.span else wav
             self.samples += len(wav)
         return wav

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from emopeft.downstream.views.base import parse_view
+from emopeft.errors import UserError
 from emopeft.validation import Strict
 
 MOST_FOLDS = 1000
@@ -86,10 +88,16 @@ def _filled(items: list[T]) -> list[T]:
     return items
 
 
-def _clean(view: str) -> str:
-    if view != "clean":
-        raise ValueError(f"must be 'clean', not {view[:60]!r}: no other view exists yet")
-    return view
+def _view(text: str) -> str:
+    try:
+        view = parse_view(text)
+    except UserError as error:
+        raise ValueError(f"is no view: {error}") from None
+    if view.crowded or any(t.options().get("folder") for t in view.transforms):
+        raise ValueError(
+            f"is {text[:60]!r}, which is made of other recordings: a protocol names none"
+        )
+    return view.spelling
 
 
 Text = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_line)]
@@ -110,7 +118,7 @@ Members = Annotated[
     Discriminator(_places),
 ]
 Count = Annotated[int, Field(ge=0, le=10**9)]
-View = Annotated[str, AfterValidator(_clean)]
+View = Annotated[str, AfterValidator(_view)]
 
 
 class HashRule(Strict):

@@ -62,7 +62,8 @@ Several stages, each going on with what the one before gave, in place of ``dev``
                {"name": "finish", "dev": [...], "freeze": ["head"], "keys": {"lr": 1e-5}}]
 
 ``keys`` are those of the recipe's section ``train``. No "train": all who stand in no test and in
-no dev part of the fold. A fold or stage may name its "view"; only "clean" exists.
+no dev part of the fold. A stage, or a fold (for its tests, and what it trains on where it has no
+stages), may name its "view", as "noise:snr=10": see ``downstream/views``.
 """
 
 from __future__ import annotations

@@ -54,6 +54,9 @@ def identity_problems(facts: FoldFacts) -> list[str]:
     clips = None if facts.clips is None else facts.clips.model_dump(exclude={"cut"})
     if identity.get("clips") != clips:
         problems.append("identity.clips is not that of the facts beside it")
+    augment = None if facts.augment is None else facts.augment.model_dump()
+    if identity.get("augment") != augment:
+        problems.append("identity.augment is not that of the facts beside it")
     if not spec_fits(facts.method.spec, [(p.name, p.options) for p in facts.method.parts]):
         problems.append("method.spec does not say what method.parts say")
     return problems

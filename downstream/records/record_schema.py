@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from emopeft.downstream.records.plan_schema import CorpusFacts, PlanFacts, ProbeFacts, StageFacts
 from emopeft.downstream.records.schema import (
     OPTIONAL,
+    AugmentFacts,
     ClipFacts,
     CodeFacts,
     DeviceFacts,
@@ -59,6 +60,7 @@ class FoldEntry(Strict):
     utterances: Utterances
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
+    augment: AugmentFacts | None = None
     unscored: Unscored | None = None
     transfer: TransferEntry | None = None
 

@@ -156,8 +156,39 @@ class ClipFacts(Strict):
     cut: Utterances
 
 
+class TransformFacts(Strict):
+    """A transformation of a view: its options as they are written, its code's revision, and the
+    digest of the recordings that it draws from ("" for none)."""
+
+    name: Name
+    options: Annotated[dict[Name, Name], Field(max_length=100)]
+    revision: Count
+    outside: Annotated[str, Field(max_length=64)]
+
+
+class AugmentFacts(Strict):
+    """The views of training clips (the recipe's section ``augment``).
+
+    Attributes:
+        apply: the views of which a clip got one, each a list of transformations.
+        views: how many were kept of each clip, or "live".
+    """
+
+    apply: Annotated[
+        list[Annotated[list[TransformFacts], Field(min_length=1, max_length=100)]],
+        Field(min_length=1, max_length=100),
+    ]
+    views: Name
+
+
 Unscored = Annotated[dict[Name, Count], Field(min_length=1, max_length=100)]
-OPTIONAL = ("probe", "clips", "unscored", "transfer")  # not there in a fold that has no such thing
+OPTIONAL = (
+    "probe",
+    "clips",
+    "augment",
+    "unscored",
+    "transfer",
+)  # not there in a fold that has no such thing
 
 
 class FoldFacts(Strict):
@@ -176,6 +207,7 @@ class FoldFacts(Strict):
         hours: of audio in the train sides. metrics: test name to `Task.measure`.
         probe: that the head started from; not there where it started at random, or failed.
         clips: how longer clips were taken; not there where they were taken whole.
+        augment: the views of training clips; not there where there were none.
         unscored: how many examples each test holds that is predicted and not measured; not there
             where the fold has none.
         transfer: how the stages source and target were used, or what the run went on from; not
@@ -216,6 +248,7 @@ class FoldFacts(Strict):
     metrics: Annotated[dict[Name, Object], Field(max_length=100)]
     probe: ProbeFacts | None = None
     clips: ClipFacts | None = None
+    augment: AugmentFacts | None = None
     unscored: Unscored | None = None
     transfer: TransferFacts | None = None
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning
 
 from emopeft.downstream.measures.resampling import Interval, speaker_intervals
 from emopeft.downstream.records.checks import FoldResult
@@ -135,9 +133,7 @@ def numbers_of(
     """Values with their intervals; arguments as `speaker_intervals`. A value that some draw has not
     (it holds no clip of a class, for instance) has no interval."""
     values = statistics(np.ones((1, max(1, speakers)), dtype=np.intp))[:, 0].tolist()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # of such values
-        found = speaker_intervals(statistics, speakers, size)
+    found = speaker_intervals(statistics, speakers, size)
     if found is None:
         return [Number(value) for value in values]
     return [

@@ -1,4 +1,4 @@
-"""The lists of what there is: upstreams, methods, corpora, protocols, tasks."""
+"""The lists of what there is: upstreams, methods, corpora, protocols, tasks, views."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from emopeft.downstream.protocols.makers.base import MAKERS
 from emopeft.downstream.protocols.protocol import list_protocols
 from emopeft.downstream.reports.corpora import detail, table
 from emopeft.downstream.tasks.base import TASKS
+from emopeft.downstream.views.base import TRANSFORMS
+from emopeft.downstream.views.conditions import SETS
 
 
 def listing(what: str, name: str | None = None) -> str:
-    """``emopeft list upstreams|methods|corpora|protocols|tasks``, or ``corpora NAME``."""
+    """``emopeft list WHAT``, or ``corpora NAME``."""
     if name is not None:
         return detail(name)
     return {
@@ -24,6 +26,7 @@ def listing(what: str, name: str | None = None) -> str:
         "corpora": table,
         "protocols": _protocols,
         "tasks": _tasks,
+        "views": _views,
     }[what]()
 
 
@@ -100,6 +103,20 @@ def _protocols() -> str:
         tabulate(rows, headers, tablefmt="simple", maxcolwidths=widths)
         + "\n\nMade of the corpora at hand, as NAME or NAME:option=value,...\n\n"
         + tabulate(made, ["protocol", "what", "options"], tablefmt="simple")
+    )
+
+
+def _views() -> str:
+    rows = []
+    for name, cls in TRANSFORMS.items():
+        options = [f"{f.name}={f.default}: {f.metadata['help']}" for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        rows.append([name, cls.summary, "\n".join(options)])
+    sets = [[name, "  ".join(views)] for name, views in SETS.items()]
+    return (
+        tabulate(rows, ["view", "what", "options (defaults)"], maxcolwidths=[None, 34, 58])
+        + "\n\nOne after another: noise:snr=5+reverb. A range is drawn from: noise:snr=5..20. For "
+        "training\nclips -o 'augment.apply=noise:snr=5..20|pitch' (each gets one of the two). Sets "
+        "of conditions:\n\n" + tabulate(sets, ["set", "views"], maxcolwidths=[None, 80])
     )
 
 

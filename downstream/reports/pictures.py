@@ -112,6 +112,53 @@ def _dark(image: Any, value: float) -> bool:
     return not math.isnan(value) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
 
 
+def interval_rows(
+    path: Path,
+    rows: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, tuple[float, float] | None] | None]],
+    *,
+    title: str,
+    axis: str,
+    line: float | None = None,
+) -> None:
+    """Draw a row for each name, and in it a dot of each series with its interval.
+
+    Args:
+        rows: names, from above. series: name in the legend -> value and interval (low, high) in
+            each row, None where there is none; one without any only keeps its colour from others.
+        axis: what the values are. line: one that is marked.
+
+    Raises:
+        UserError: matplotlib is not installed, or the file's name ends in something else.
+    """
+    shown = [name for name, dots in series.items() if any(dots)]
+    step = 0.7 / max(1, len(shown))
+    with _picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(shown))) as figure:
+        place = figure.subplots()
+        place.set_title(title, fontsize=11)
+        place.set_xlabel(axis)
+        place.set_yticks(range(len(rows)), rows)
+        place.set_ylim(len(rows) - 0.5, -0.5)
+        place.grid(axis="x", color="0.93")
+        place.set_axisbelow(True)
+        for border in range(1, len(rows)):
+            place.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
+        for number, (name, dots) in enumerate(series.items()):
+            if name not in shown:
+                continue
+            shift = (shown.index(name) - (len(shown) - 1) / 2) * step
+            known = [(row + shift, *dot) for row, dot in enumerate(dots) if dot is not None]
+            colour, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
+            place.plot([value for _, value, _ in known], [y for y, _, _ in known],
+                       linestyle="", marker=marker, color=colour, label=name)  # fmt: skip
+            for y, _, interval in known:
+                if interval is not None:
+                    place.plot(interval, (y, y), color=colour, linewidth=1.2)
+        if line is not None:
+            place.axvline(line, color="0.4", linewidth=0.8, zorder=1)
+        place.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+
+
 def scatter(
     path: Path,
     groups: Mapping[str, Sequence[Point]],

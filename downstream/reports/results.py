@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from emopeft.downstream.data.augment import augment_name
 from emopeft.downstream.measures.columns import NONE
 from emopeft.downstream.records.corpora_apart import Part, of_each_corpus
 from emopeft.downstream.records.folds import TESTED, fold_folder
@@ -81,7 +82,8 @@ def upstream_name(upstream: Mapping[str, Any]) -> str:
 
 def method_name(record: Mapping[str, Any]) -> str:
     """The canonical spelling, what the user asked for where it names a paper's preset, where its
-    head started, what was done with two stages, and how long clips were taken."""
+    head started, what was done with two stages, the views of training clips, and how long clips
+    were taken."""
     identity = record.get("identity") or {}
     method, head, clips = record["method"], identity.get("head"), identity.get("clips")
     spelling = method["asked"]
@@ -90,6 +92,8 @@ def method_name(record: Mapping[str, Any]) -> str:
     name += ", from the probe" if from_probe else ""
     stages = strategy_name(record)
     name += f", {stages}" if stages else ""
+    augment = identity.get("augment")
+    name += f", {augment_name(augment)}" if isinstance(augment, dict) else ""
     return f"{name}, {clip_length(clips)}" if isinstance(clips, dict) else name
 
 

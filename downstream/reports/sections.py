@@ -6,12 +6,16 @@ A terminal shows all but the pictures; markdown names their files, which are dra
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from emopeft.files import write_text
+from emopeft.text import inline, visible
+
+LONGEST = 4000  # characters of a paragraph or cell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +71,36 @@ def write_markdown(path: Path, sections: Sequence[Section], ending: str = ".svg"
     """
     blocks, files = [], [path]
     for section in sections:
-        blocks.append(f"## {section.title}")
+        blocks.append(f"## {inline(section.title)}")
         for part in section.parts:
             if isinstance(part, Picture):
                 picture = path.with_name(part.name + ending)
                 part.draw(picture)
                 files.append(picture)
-                blocks.append(f"![{part.alt}]({picture.name})")
+                blocks.append(f"![{inline(part.alt, LONGEST)}]({picture.name})")
             elif isinstance(part, Grid):
-                rows = [[cell.replace("|", "\\|") for cell in row] for row in part.rows]
-                table = tabulate(rows, part.headers, tablefmt="pipe", disable_numparse=True)
-                blocks.append(f"{part.caption}:\n\n{table}" if part.caption else table)
+                rows = [[inline(cell, LONGEST) for cell in row] for row in part.rows]
+                headers = [inline(header) for header in part.headers]
+                table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+                blocks.append(f"{_marked(part.caption)}:\n\n{table}" if part.caption else table)
             else:
-                blocks.append(part)
+                blocks.append(_marked(part))
     write_text(path, "\n\n".join(blocks) + "\n")
     return files
+
+
+def coded(text: str) -> list[tuple[str, bool]]:
+    """The pieces of a text, and whether each is code, which stands between backticks."""
+    parts = re.split(r"`([^`]+)`", text)
+    return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
+
+
+def _marked(text: str) -> str:
+    """A paragraph as markdown."""
+    return "".join(f"`{visible(part)}`" if code else _kept(part) for part, code in coded(text))
+
+
+def _kept(text: str) -> str:
+    """A piece of a paragraph as it is, the blanks at its ends kept."""
+    start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    return f"{start and ' '}{inline(text, LONGEST)}{end and ' '}" if text.strip() else " "

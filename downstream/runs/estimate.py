@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
+from emopeft.downstream.data.augment import LIVE, alternatives
 from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import protocol_name
 from emopeft.downstream.data.recipe import Recipe, probe_keys
-from emopeft.downstream.data.resolve import stage_keys
 from emopeft.downstream.feature_cache.batch import Batch
-from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.feature_cache.frozen import frozen_item
 from emopeft.downstream.heads.base import HEADS
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.runs.identity import own_key
+from emopeft.downstream.runs.rows import Rows, all_rows, epochs_of, keys_of
 from emopeft.downstream.runs.strategies import is_shared, stages_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.numerics import Numerics
@@ -38,6 +38,9 @@ class Cost:
         audio: seconds of audio. training: all folds, seeds and tried rates, to their full length.
         probes: of those that heads start from, 0 where there are none, or where they are trained
             on more than time means, which nobody timed.
+        views: of training clips, where there are any, and they are kept: seconds to make them and
+            their frozen part, once, and seconds of audio; of the same made anew in every epoch,
+            seconds.
     """
 
     frozen: float
@@ -45,6 +48,7 @@ class Cost:
     audio: float
     training: float
     probes: float
+    views: tuple[float, float, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -68,7 +72,25 @@ def estimate(recipe: Recipe, plan: Plan, cost: Cost, device: torch.device) -> li
         f"  frozen part   {frozen}",
         f"  training      at most {duration(cost.training)} for {len(folds)} folds and "
         f"{len(recipe.seeds)} seeds (early stopping ends it sooner)",
+        *_views(recipe, cost),
         *_probes(recipe, folds),
+    ]
+
+
+def _views(recipe: Recipe, cost: Cost) -> list[str]:
+    """What the views of training clips take of it, kept and live."""
+    if cost.views is None:
+        return []
+    once, audio, live = cost.views
+    kept = f"{duration(once)} once, {size(cost.stored * audio)} on disk"
+    if recipe.augment.views == LIVE:
+        return [
+            f"  views         new ones in every epoch: at most {duration(live)} of the training; "
+            f"4 of each clip kept: {kept}"
+        ]
+    return [
+        f"  views         {recipe.augment.views} of each training clip: {kept}, of the frozen "
+        f"part; new ones in every epoch (augment.views=live): at most {duration(live)}"
     ]
 
 
@@ -83,17 +105,15 @@ def measured(
     """The cost of a run: a few clips spread over the corpus are timed on the device that would
     train; training is bounded from above by its full length, because early stopping cannot be
     foreseen."""
-
-    def rows(e: Example, training: bool = False) -> list[Row]:
-        audio, whole = plan.audio[e.uid], plan.seconds[e.uid]
-        return rows_of(recipe.clips, e.utterance.path, audio, whole, training)
+    made = all_rows(recipe, plan, examples, augmented=True)
+    places = {e.key: place for place, e in enumerate(examples)}
 
     def taken(e: Example) -> float:
-        return sum(excerpt.seconds for excerpt in rows(e)[0])
+        return sum(excerpt.seconds for excerpt in made.rows[places[e.key]])
 
-    sample = [rows(e)[0][0] for e in examples[:: max(1, len(examples) // CLIPS)][:CLIPS]]
-    kept = {one.name: one.seconds for e in examples for row in rows(e, True) for one in row}
-    seconds = sum(kept.values())
+    sample = [row[0] for row in made.rows[: len(examples) : max(1, len(examples) // CLIPS)][:CLIPS]]
+    kept = {one.name: one for row in made.rows for one in row if one.kept}
+    seconds = sum(one.seconds for one in kept.values())
     sampled = sum(excerpt.seconds for excerpt in sample)
     wavs = [excerpt.read().to(device) for excerpt in sample]
 
@@ -117,22 +137,56 @@ def measured(
     folds = plan.choose(recipe.folds)
     total = 0.0
     for stage in _stages(recipe, plan, folds):
-        keys, clips = recipe.train, len(stage.train)
-        if stage.keys:
-            keys = stage_keys(recipe, stage.keys, f"stage {stage.name}", True)
+        keys, clips = keys_of(recipe, stage), len(stage.train)
         per_epoch = math.ceil(clips / keys.batch_size)
         steps = (keys.epochs or 1) * per_epoch if keys.steps is None else keys.steps
         audio = sum(taken(e) for e in stage.train) / clips * keys.batch_size
         total += steps * (max(audio * step, 5e-4) if by_step else 1e-3)
+    views = None
+    if alternatives(recipe.augment.apply):
+        views = _view_cost(recipe, plan, made, prefix)
     total *= len(recipe.seeds)
     tries = len(recipe.train.lr_grid) if recipe.train.tune == "lr" else 1
+    once = prefix * seconds if recipe.cache.enabled else 0.0
+    total *= tries
+    if views is not None and recipe.augment.views == LIVE:
+        total += views[2] * tries
+    elif views is not None:
+        once += views[0] - prefix * views[1]  # making them comes on top
     return Cost(
-        frozen=prefix * seconds if recipe.cache.enabled else 0.0,
+        frozen=once,
         stored=stored,
         audio=seconds,
-        training=total * tries,
+        training=total,
         probes=_probe_steps(recipe, folds) * 1e-3 if _on_means(recipe) else 0.0,
+        views=views,
     )
+
+
+def _view_cost(recipe: Recipe, plan: Plan, made: Rows, prefix: float) -> tuple[float, float, float]:
+    """See `Cost.views`; a few clips are transformed.
+
+    Args:
+        prefix: seconds that the frozen part of a second of audio takes.
+    """
+    drawn = [row for row in made.rows if row[0].drawing is not None]
+    sample = [row[0] for row in drawn[:: max(1, len(drawn) // CLIPS)][:CLIPS]]
+    sample[0].read()  # what is imported, and read of a folder, at first
+    started = time.perf_counter()
+    for excerpt in sample:
+        excerpt.read()
+    each = (time.perf_counter() - started) / sum(excerpt.seconds for excerpt in sample) + prefix
+    stages = [stage for fold in plan.choose(recipe.folds) for stage in fold.stages]
+    live = sum(
+        epochs_of(keys_of(recipe, stage), len(stage.train))
+        * sum(plan.seconds[e.uid] for e in stage.train)
+        for stage in stages
+    )
+    if recipe.augment.views == LIVE:
+        audio = 4 * sum({e.uid: plan.seconds[e.uid] for s in stages for e in s.train}.values())
+    else:
+        audio = sum({e.name: e.seconds for row in drawn for e in row}.values())
+    return each * audio, audio, each * live * len(recipe.seeds)
 
 
 def _probes(recipe: Recipe, folds: Sequence[Fold]) -> list[str]:

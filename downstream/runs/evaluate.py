@@ -23,6 +23,7 @@ from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.folds import by_test, read_fold
 from emopeft.downstream.runs.checkpoints import best_device, fold_folders, outputs_of_clip
 from emopeft.downstream.tasks.base import rows_of
+from emopeft.downstream.views.base import Samples
 from emopeft.errors import UserError
 from emopeft.numerics import Numerics
 from emopeft.upstream.base import SAMPLE_RATE
@@ -126,13 +127,18 @@ def _test(
 ) -> dict[str, list[Any]]:
     numerics.apply()
     outputs = [
-        outputs_of_clip(
-            model, torch.from_numpy(decode(e.utterance.path, SAMPLE_RATE)), numerics, clips
-        )
+        outputs_of_clip(model, torch.from_numpy(_heard(plan, e)), numerics, clips)
         for e in tqdm(examples, desc=label, unit="clip", disable=None, leave=False)
     ]
     targets = torch.tensor([plan.target(e) for e in examples])
     return plan.task.table(torch.stack(outputs), targets)
+
+
+def _heard(plan: Plan, example: Example) -> Samples:
+    """The waveform of an example, in its view."""
+    wav = decode(example.utterance.path, SAMPLE_RATE)
+    drawing = example.drawing(plan.audio[example.uid])
+    return wav if drawing is None else drawing.of(wav)
 
 
 def _apart(examples: Sequence[Example], table: Table) -> dict[str, Table]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from emopeft import __version__
+from emopeft.downstream.data.augment import augment_identity
 from emopeft.downstream.data.fold import Example, Fold, Stage
 from emopeft.downstream.data.recipe import shipped
 from emopeft.downstream.data.transfer import has_domains
@@ -95,6 +96,7 @@ def fold_facts(
         },
         "unscored": {name: len(examples) for name, examples in fold.unscored.items()} or None,
         **_clips(session, fold),
+        **augment_identity(session.recipe.augment),
         **_transfer(session, work, outcome),
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
+from emopeft.downstream.data.augment import augment_identity
 from emopeft.downstream.data.fold import Stage
 from emopeft.downstream.data.keys import TrainKeys
 from emopeft.downstream.data.plan import Plan
@@ -100,6 +101,7 @@ def identity_of(
         "numerics": numerics.describe(accelerator.device),
         "cache": recipe.cache.dtype if recipe.cache.enabled else "off",
         **clips_identity(recipe),
+        **augment_identity(recipe.augment),
         **transfer_identity(recipe, plan.task),
     }
 

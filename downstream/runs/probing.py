@@ -50,7 +50,7 @@ def train_folds(
                 keys.lr_grid if keys.tune == "lr" else [keys.lr], work.seed,
                 session.accelerator.device, work.progress(stage), work.label,
                 sampling_chances(task, keys, session.examples.targets[train], stage.corpora),
-                [session.examples.ways[i] for i in train],
+                session.examples.ways_of(train, session.crowd(stage)),
             )
         )  # fmt: skip
     # Every process computes the same; the first one writes.

@@ -14,17 +14,18 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from emopeft.downstream.data.fold import Example
+from emopeft.downstream.data.fold import Example, Stage
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import Data, prepare
 from emopeft.downstream.data.recipe import Recipe, parse_method
 from emopeft.downstream.data.transfer import check_folds
+from emopeft.downstream.feature_cache.acting import check_views
 from emopeft.downstream.feature_cache.examples import Examples
-from emopeft.downstream.feature_cache.excerpts import Row, rows_of
 from emopeft.downstream.models.build import Blueprint, upstream_of
 from emopeft.downstream.models.model import AdaptedModel
 from emopeft.downstream.records.submissions import files_of
 from emopeft.downstream.runs.identity import claim, folder_of, identity_of
+from emopeft.downstream.runs.rows import all_rows, crowd_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.probes import probes_can_train
 from emopeft.errors import UserError
@@ -99,6 +100,10 @@ class Session:
         begins = self.recipe.transfer.init_from is None
         return begins and _is_probe(self.setup, self.plan, self.recipe.seeds[0])
 
+    def crowd(self, stage: Stage) -> str:
+        """Who babbles behind the training clips of a stage, as `Examples.ways_of` asks it."""
+        return crowd_of(self.plan, stage).digest if self.examples.crowded else ""
+
     def indices(self, examples: tuple[Example, ...]) -> list[int]:
         """The examples' places."""
         return [self.places[e.key] for e in examples]
@@ -159,41 +164,35 @@ def _frozen(recipe: Recipe, plan: Plan, blueprint: Blueprint, numerics: Numerics
     probe = Blueprint(blueprint.upstream, "none", blueprint.head)
     adaptation = probe.adapt(recipe.seeds[0])
     pooled = probe.model(recipe.seeds[0], adaptation).head.pooled
-    return Setup(probe, adaptation, examples_of(recipe, plan, adaptation, pooled, numerics))
+    # On clean clips, so that it is the probe of every augmentation.
+    examples = examples_of(recipe, plan, adaptation, pooled, numerics, augmented=False)
+    return Setup(probe, adaptation, examples)
 
 
 def examples_of(
-    recipe: Recipe, plan: Plan, adaptation: Adaptation, pooled: bool, numerics: Numerics
+    recipe: Recipe,
+    plan: Plan,
+    adaptation: Adaptation,
+    pooled: bool,
+    numerics: Numerics,
+    augmented: bool = True,
 ) -> Examples:
-    """The chosen folds' examples with their frozen part, in the order of `chosen_examples`."""
-    examples = chosen_examples(recipe, plan)
-    trained = {e.key for f in plan.choose(recipe.folds) for stage in f.stages for e in stage.train}
-    rows: list[Row] = []
-    ways: list[list[int]] = []
-    more: list[tuple[int, Row]] = []  # other ways to take an example in training
-    for place, e in enumerate(examples):
-        audio, seconds = plan.audio[e.uid], plan.seconds[e.uid]
-        first, *others = rows_of(recipe.clips, e.utterance.path, audio, seconds, e.key in trained)
-        rows.append(first)
-        ways.append([place])
-        more += [(place, row) for row in others]
-    for place, row in more:
-        ways[place].append(len(rows))
-        rows.append(row)
-    ways += [[i] for i in range(len(examples), len(rows))]
-    targets = torch.tensor([plan.target(e) for e in examples])
-    return Examples.prepare(
-        adaptation.upstream,
-        adaptation.start,
-        pooled,
-        rows,
-        torch.cat([targets, targets[[place for place, _ in more]]]),
-        cache_root(recipe.cache.dir),
-        recipe.cache,
-        numerics,
-        recipe.cache.batch_seconds,
-        ways,
-    )
+    """The chosen folds' examples with their frozen part, in the order of `chosen_examples`.
+
+    Args:
+        augmented: see `all_rows`.
+    """
+    chosen = chosen_examples(recipe, plan)
+    made = all_rows(recipe, plan, chosen, augmented)
+    check_views(adaptation.upstream, [e for row in made.rows for e in row], numerics)
+    targets = torch.tensor([plan.target(e) for e in chosen])
+    examples = Examples.prepare(
+        adaptation.upstream, adaptation.start, pooled, made.rows, targets[made.owners],
+        cache_root(recipe.cache.dir), recipe.cache, numerics, recipe.cache.batch_seconds,
+        [*made.ways, *([i] for i in range(len(chosen), len(made.rows)))],
+    )  # fmt: skip
+    examples.crowded, examples.in_turn = made.crowded, made.in_turn
+    return examples
 
 
 def chosen_examples(recipe: Recipe, plan: Plan) -> list[Example]:

@@ -63,7 +63,7 @@ def stage_key(session: Session, stage: Stage, keys: TrainKeys) -> dict[str, Any]
     methods = identity["methods"]
     return {
         **{name: identity[name] for name in ("task", "loss", "upstream", "numerics", "cache")},
-        **{name: identity[name] for name in ("clips",) if name in identity},
+        **{name: identity[name] for name in ("clips", "augment") if name in identity},
         "method": methods.get(method, methods["run"]),
         "head": session.setups[method].blueprint.head | start_identity(started, session.task),
         "train": deciding(keys, session.task),

@@ -271,6 +271,7 @@ def _trainer(
         chances=sampling_chances(
             session.task, keys, setup.examples.targets[train], stage.corpora
         ),
+        crowd=session.crowd(stage),
     )  # fmt: skip
     if isinstance(before, dict) and stage.name == work.fold.stages[-1].name:
         hold_near(session, work, trainer, before)

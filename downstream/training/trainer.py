@@ -74,6 +74,7 @@ class Trainer:
         curves: Path | None = None,
         starts_trained: bool = False,
         chances: Tensor | None = None,
+        crowd: str = "",
     ):
         self.examples, self.task, self.keys = examples, task, keys
         self.starts_trained = starts_trained
@@ -93,7 +94,7 @@ class Trainer:
             [{"params": in_upstream}, {"params": in_head}], lr=lr, weight_decay=keys.weight_decay
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.ways = [examples.ways[i] for i in self.train_indices]
+        self.ways = examples.ways_of(self.train_indices, crowd)
         by_place = {
             i: weight for way, weight in zip(self.ways, weights.tolist(), strict=True) for i in way
         }
@@ -171,7 +172,7 @@ class Trainer:
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
                 order = epoch_order(len(self.train_indices), self.seed, epoch, self.chances)
-                rows = drawn(self.ways, self.seed, epoch)
+                rows = drawn(self.ways, self.seed, epoch, self.examples.in_turn)
             first = step % self.per_epoch * self.keys.batch_size
             yield [rows[i] for i in order[first : first + self.keys.batch_size]]
 

@@ -24,6 +24,7 @@ from emopeft.commands import (
     classes,
     corpora,
     demo,
+    groups,
     listing,
     matrix,
     recipes,
@@ -36,8 +37,20 @@ from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
 GROUPS = (
-    *(run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, calibration, classes),
-    *(listing, demo),
+    run,
+    matrix,
+    recipes,
+    corpora,
+    cache,
+    sharing,
+    board,
+    report,
+    tradeoff,
+    calibration,
+    classes,
+    groups,
+    listing,
+    demo,
 )
 
 

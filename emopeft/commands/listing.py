@@ -7,7 +7,7 @@ import argparse
 from emopeft.commands.parsing import Commands, add_command, filled
 from emopeft.errors import UserError
 
-LISTS = ("upstreams", "methods", "corpora", "protocols", "tasks")
+LISTS = ("upstreams", "methods", "corpora", "protocols", "tasks", "views")
 
 
 def add_to(commands: Commands) -> None:

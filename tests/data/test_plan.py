@@ -240,11 +240,25 @@ def test_a_view_is_part_of_an_examples_key():
     one = Example(utterance("x", corpus="ravdess"))
     assert (one.uid, one.key) == ("ravdess/x", "ravdess/x")
     assert dataclasses.replace(one, view="noise10").key == "ravdess/x@noise10"
-    for where in ({"view": "noise"}, {"stages": [{"name": "s", "dev": ["b"], "view": "noise"}]}):
-        fold = {"name": "1", "test": ["a"], "dev": ["b"], **where}
-        fold = {k: v for k, v in fold.items() if k != "dev" or "stages" not in where}
-        with pytest.raises(UserError, match="must be 'clean', not 'noise': no other view exists"):
-            protocol_of(folds=[fold])
+    for text, wrong in (
+        ("nois", "is no view: unknown transformation 'nois': did you mean noise"),
+        ("babble", "is 'babble', which is made of other recordings"),
+        ("noise:folder=/x", "is 'noise:folder=/x', which is made of other recordings"),
+    ):
+        for where in ({"view": text}, {"stages": [{"name": "s", "dev": ["b"], "view": text}]}):
+            fold = {"name": "1", "test": ["a"], "dev": ["b"], **where}
+            fold = {k: v for k, v in fold.items() if k != "dev" or "stages" not in where}
+            with pytest.raises(UserError, match=wrong):
+                protocol_of(folds=[fold])
+    fold = {"name": "1", "test": ["a"], "dev": ["b"], "view": "noise:snr=10.0"}
+    plan = plan_of(protocol_of(folds=[fold]), SPOKEN)
+    assert {e.view for e in plan.folds[0].tests["test"]} == {"noise:snr=10"}
+    assert {e.view for e in plan.folds[0].stages[0].train} == {"noise:snr=10"}
+    stages = [{"name": "s", "dev": ["b"]}]
+    fold = {"name": "1", "test": ["a"], "stages": stages, "view": "telephone"}
+    plan = plan_of(protocol_of(folds=[fold]), SPOKEN)
+    assert {e.view for e in plan.folds[0].tests["test"]} == {"telephone"}
+    assert {e.view for e in plan.folds[0].stages[0].train} == {"clean"}
 
 
 # ---- several corpora --------------------------------------------------------------------------

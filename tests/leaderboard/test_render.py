@@ -9,8 +9,8 @@ from emopeft.downstream.records.record import write_record
 from emopeft.downstream.reports.numbers import statistic
 from emopeft.files import digest
 from emopeft.leaderboard.gather import gather
-from emopeft.leaderboard.render import cell, fenced, markdown, terminal
-from emopeft.text import plain
+from emopeft.leaderboard.render import markdown, terminal
+from emopeft.text import cell, fenced, plain
 from emopeft.units import duration, size
 from emopeft.units import percent as share
 from tests.records.cases import CLASSES, make_fold, make_record, put, tamper

@@ -8,7 +8,13 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from emopeft.downstream.measures.classes import emotion_metrics
 from emopeft.downstream.measures.dimensions import dimension_metrics
-from emopeft.downstream.measures.resampling import Sample, over_folds, pooled, speaker_interval
+from emopeft.downstream.measures.resampling import (
+    Sample,
+    over_folds,
+    pooled,
+    speaker_interval,
+    speaker_intervals,
+)
 from emopeft.downstream.measures.weighted import accuracy, ccc, confusions, recalls, uar
 
 RNG = np.random.default_rng(3)
@@ -77,3 +83,17 @@ def test_folds_are_averaged_or_pooled_and_seeds_averaged() -> None:
     # By hand: fold 1 (2 + 7) / 2, fold 2 (5 + 11) / 2; pooled: seeds 3.5 and 9.
     assert over_folds(sample, measure)(once) == pytest.approx([(4.5 + 8) / 2])
     assert pooled(sample, measure)(once) == pytest.approx([6.25])
+
+
+def test_many_intervals_at_once_are_those_one_by_one() -> None:
+    values = np.random.default_rng(1).normal(size=(10, 3))
+    groups = [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]]
+    together = speaker_intervals(lambda times: (times @ values).T, 10, 10, groups)
+    assert together is not None
+    for i, interval in enumerate(together):
+        one = speaker_interval(lambda t, i=i: t @ values[:, i], 10, 10, groups)
+        assert interval == pytest.approx(one)
+    unknown = speaker_intervals(lambda t: np.stack([t[:, 0], t[:, 0] * np.nan]), 10, 10)
+    assert unknown is not None
+    assert unknown[0][1] > 0 and np.isnan(unknown[1]).all()
+    assert speaker_intervals(lambda t: t.T, 3, 3, [[0, 1], [2]]) is None

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emopeft.downstream.corpora.base import Corpus, Utterance
-from emopeft.downstream.protocols.fields import OVERLAPS
+from emopeft.downstream.protocols.fields import OVERLAPS, HashRule
 from emopeft.downstream.protocols.makers.base import Maker, register
 from emopeft.downstream.protocols.makers.shared import (
     own_folds,
@@ -151,9 +151,9 @@ def _restricted(fold: FoldSpec, by_uid: Mapping[str, Utterance], style: str | No
 def _lists(fold: FoldSpec) -> Lists:
     """Train, dev and main test of a fold of one stage."""
     stage = fold.stages[0]
-    assert not isinstance(stage.dev, dict) and stage.train is not None
+    assert not isinstance(stage.dev, HashRule) and stage.train is not None
     main = next(iter(fold.tests.values()))
-    return {"train": list(stage.train), "dev": list(stage.dev), "test": list(main)}  # type: ignore[arg-type]
+    return {"train": list(stage.train), "dev": list(stage.dev), "test": list(main)}
 
 
 def _check_filled(name: str, source: Lists, target: Lists) -> None:
