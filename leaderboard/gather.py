@@ -25,13 +25,14 @@ from emopeft.errors import UserError, unknown
 class Row:
     """One run: ``data`` is its record as made again from its folds (`RecordFacts`).
 
-    ``place`` is its folder relative to the one searched.
+    ``place`` is its folder relative to the one searched, ``folder`` where it lies.
     """
 
     place: str
     task: Task
     data: dict[str, Any]
     warnings: list[str]
+    folder: Path | None = None
 
     @property
     def finished(self) -> bool:
@@ -182,7 +183,7 @@ def _row(record: Checked, place: str) -> Row:
         count = len(record.problems) - 1
         more = f" (and {count} more)" if count else ""
         raise UserError(f"it is not what its folds give: {record.problems[0]}{more}")
-    return Row(place, record.task, record.data, record.warnings)
+    return Row(place, record.task, record.data, record.warnings, record.folder)
 
 
 # ---- several records of one run -------------------------------------------------------------

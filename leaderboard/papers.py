@@ -2,7 +2,8 @@
 here, how far apart they are and how sure that is, and what has not been run.
 
 Numbers of ours are those that `gather` counts again from predictions; a record that does not hold
-gives none. A metric is compared with the same metric and with no other.
+gives none. What records do not have (`DETAILS`, such as EER) is counted from the same predictions.
+A metric is compared with the same metric and with no other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from typing import Any
 from emopeft.downstream.data.papers import Experiment, Paper, experiments
 from emopeft.downstream.data.recipe import Recipe
 from emopeft.downstream.measures.columns import Metric
-from emopeft.downstream.records.making import summarise
+from emopeft.downstream.measures.detection import DETAILS
+from emopeft.downstream.records.details import details_over_folds
+from emopeft.downstream.records.making import read_run
 from emopeft.downstream.records.predictions import DEV
+from emopeft.downstream.records.together import summarise
 from emopeft.errors import UserError
 from emopeft.leaderboard.gather import Board, Row
 from emopeft.leaderboard.matching import Difference, alike, differences
@@ -121,10 +125,15 @@ def comparisons(experiment: Experiment, row: Row | None) -> Iterator[Comparison]
 def _compared(test: str, name: str, paper: float | None, row: Row | None) -> Comparison:
     if row is None:
         return Comparison(test, name, None, paper, None)
-    metric = next((m for m in row.task.metrics if m.name == name), None)
+    metric = next((m for m in (*row.task.metrics, *DETAILS) if m.name == name), None)
     if metric is None:
         return Comparison(test, name, None, paper, None, reason="no such metric here")
-    statistic = _summary(row).get(test, {}).get(name)
+    try:
+        known = row.task.metrics
+        found = _summary(row) if metric in known else {test: _details(row, test)}
+    except UserError as error:
+        return Comparison(test, name, metric, paper, None, reason=str(error))
+    statistic = found.get(test, {}).get(name)
     if statistic is None:
         unscored = any(test in (fold.get("unscored") or {}) for fold in row.folds)
         reason = "predicted, its labels are hidden" if unscored else "no such test here"
@@ -141,6 +150,14 @@ def _summary(row: Row) -> dict[str, dict[str, Any]]:
         for f in row.folds
     ]
     return row.data["summary"] | summarise(dev, row.task, [DEV])
+
+
+def _details(row: Row, test: str) -> dict[str, dict[str, Any]]:
+    """What no record has, of a run that was found to hold, from its folds' predictions; raises
+    UserError where they do not have it."""
+    if row.folder is None or row.data.get("schema") == 1:
+        raise UserError("a record of schema 1 does not tell")
+    return details_over_folds(read_run(row.folder).folds, row.task, test)
 
 
 def half_width(statistic: Mapping[str, Any]) -> float | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from emopeft.downstream.measures.resampling import Measure
 
 
-def confusions(truth: Sequence[int], prediction: Sequence[int], classes: int) -> Measure:
+def confusions(truth: ArrayLike, prediction: ArrayLike, classes: int) -> Measure:
     """Weights (draws, rows) to confusions (draws, classes of the truth, classes predicted)."""
     cell = np.asarray(truth) * classes + np.asarray(prediction)
     places = np.zeros((len(cell), classes * classes))

@@ -46,6 +46,7 @@ class Checked:
         data: as `RecordFacts` has it; of schema 1 what it can say in that form.
         problems: why it is not to be believed, one sentence each; none of an honest one.
         warnings: what a reader should know.
+        folds: as they were read; none of schema 1.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Checked:
     data: dict[str, Any]
     problems: list[str]
     warnings: list[str]
+    folds: Sequence[FoldResult] = ()
 
 
 def make_record(run: Path) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def examine(run: Path, now: datetime.datetime | None = None) -> Checked:
         warnings.append(
             f"the speakers of {unknown} utterances are unknown: nobody can tell whether they leak"
         )
-    return Checked(run, contents.task, contents.record, problems, warnings)
+    return Checked(run, contents.task, contents.record, problems, warnings, contents.folds)
 
 
 def differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -68,10 +68,11 @@ def summarise(
     if not folds:
         return {}
     names = [metric.name for metric in task.metrics]
-    return {test: {name: _statistic(folds, test, name) for name in names} for test in tests}
+    return {test: {name: mean_of_folds(folds, test, name) for name in names} for test in tests}
 
 
-def _statistic(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict[str, Any]:
+def mean_of_folds(folds: Sequence[Mapping[str, Any]], test: str, name: str) -> dict[str, Any]:
+    """One metric of a test over folds, as `summarise` gives it; one fold at least."""
     by_fold: dict[str, list[float]] = {}
     by_seed: dict[int, dict[str, float]] = {}
     for entry in folds:

@@ -20,6 +20,8 @@ from emopeft import __version__
 from emopeft.commands import (
     board,
     cache,
+    calibration,
+    classes,
     corpora,
     demo,
     groups,
@@ -45,6 +47,8 @@ GROUPS = (
     board,
     report,
     groups,
+    calibration,
+    classes,
     layers,
     tradeoff,
     listing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import dataclasses
 import shutil
 import statistics
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_curve
 
 from emopeft.commands import door
 from emopeft.downstream.data.papers import Experiment, experiments, folder_of, read_paper
 from emopeft.leaderboard.gather import Row, gather
 from emopeft.leaderboard.matching import differences
-from emopeft.leaderboard.papers import Outcome, outcomes
+from emopeft.leaderboard.papers import Outcome, comparisons, outcomes
 from emopeft.leaderboard.render_paper import together
 from tests.calls import call
 from tests.records.cases import make_record
@@ -38,7 +41,8 @@ tables:
     recipe: mine.yaml
     source: fig
     rows:
-      - {name: frozen, paper: {test: {accuracy: 0.5, eer: 0.2}, dev: {uar: 0.6}, test3: {uar: 0.7}},
+      - {name: frozen, paper: {test: {accuracy: 0.5, eer: 0.2, f1: 0.5}, dev: {uar: 0.6, eer: 0.1},
+         test3: {uar: 0.7, eer: 0.3}},
          parameters: {total: 169639}}
       - {name: faster, keys: {train.lr: 0.1}, paper: {test: {uar: 0.9}}}
       - {name: more, keys: {method: lora, train.lr: 0.001}, relative: {to: frozen, trainable: 2}}
@@ -110,7 +114,16 @@ def test_the_page(
              ([x.strip() for x in line.strip("|").split("|")] for line in lines)}  # fmt: skip
     difference = f"{100 * (ours - 0.5):+.2f} ± {100 * half:.2f}"
     assert cells["frozen", "accuracy"] == ["50 [fig]", f"{100 * ours:.2f}", difference, "a-name"]
-    assert cells["frozen", "eer"] == ["20 [fig]", "no such metric here", "–", "a-name"]
+    assert cells["frozen", "f1"] == ["50 [fig]", "no such metric here", "–", "a-name"]
+    rates = [macro_rate(place / f"runs/a-name/fold{fold}_seed0/predictions.csv")
+             for fold in range(1, 6)]  # fmt: skip
+    ours, half = statistics.mean(rates), 2.776445 * statistics.stdev(rates) / 5**0.5
+    difference = f"{100 * (ours - 0.2):+.2f} ± {100 * half:.2f}"
+    assert cells["frozen", "eer"] == ["20 [fig]", f"{100 * ours:.2f}", difference, "a-name"]
+    rates = [macro_rate(place / f"runs/a-name/fold{fold}_seed0/dev.csv") for fold in range(1, 6)]
+    ours = statistics.mean(rates)
+    assert cells["frozen", "dev: eer"][:2] == ["10 [fig]", f"{100 * ours:.2f}"]
+    assert cells["frozen", "test3: eer"][1] == "no such test here"
     dev = statistics.mean(f["stages"][-1]["result"]["dev"]["uar"] for f in row.folds)
     assert cells["frozen", "dev: uar"][:2] == ["60 [fig]", f"{100 * dev:.2f}"]
     assert cells["frozen", "test3: uar"][1] == "no such test here"
@@ -125,6 +138,21 @@ def test_the_page(
     assert "**1 of 5 experiments were run; 2 more take at most " in text
     refused = text.partition("## Left out: records that do not hold")[2]
     assert "- better: " in refused and "predictions.csv" in refused
+
+
+def macro_rate(path: Path) -> float:
+    """The mean EER over classes of a file, on scikit-learn's ROC."""
+    rows = list(csv.DictReader(path.open()))
+    names = [name for name in rows[0] if name.startswith("score_")]
+    found = []
+    for name in names:
+        own = np.array([f"score_{row['truth']}" == name for row in rows])
+        scores = np.array([float(row[name]) for row in rows])
+        false, hits, _ = roc_curve(own, scores, drop_intermediate=False)
+        along = np.linspace(0, len(false) - 1, 200_001)
+        false, hits = (np.interp(along, np.arange(len(of)), of) for of in (false, hits))
+        found.append(false[np.argmin(np.abs(false - (1 - hits)))])
+    return float(np.mean(found))
 
 
 def identity(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -206,6 +234,14 @@ def test_a_record_of_which_little_is_known_is_no_experiment(
         assert "not recorded" in " ".join(
             map(str, differences(experiment, experiment.recipe(), other))
         )
+
+
+def test_a_record_of_schema_1_tells_no_eer(pair: tuple[Experiment, Row]) -> None:
+    experiment, row = pair
+    old = dataclasses.replace(row, data=row.data | {"schema": 1})
+    of = {(c.test, c.metric): c for c in comparisons(experiment, old)}
+    assert of["test", "accuracy"].ours is not None and of["test", "eer"].ours is None
+    assert of["test", "eer"].reason == "a record of schema 1 does not tell"
 
 
 def test_what_several_experiments_share_is_said_once(place: Path) -> None:
