@@ -38,22 +38,39 @@ def speaker_interval(
     Returns:
         low and high; None where a group, or all, has fewer than two speakers.
     """
+    found = speaker_intervals(lambda times: statistic(times)[None], speakers, size, groups)
+    return None if found is None else found[0]
+
+
+def speaker_intervals(
+    statistics: Callable[[np.ndarray], np.ndarray],
+    speakers: int,
+    size: int,
+    groups: Sequence[Sequence[int]] = (),
+) -> list[Interval] | None:
+    """`speaker_interval` of many values at once, on the same draws.
+
+    Args:
+        statistics: how often each speaker was drawn, (draws, speakers), to the values of each
+            draw, (values, draws). A value that is NaN in a draw has NaN for an interval.
+    """
     parts = [np.asarray(group) for group in groups] or [np.arange(speakers)]
     if min(map(len, parts)) < 2:
         return None
 
-    def value(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+    def values(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         both = np.concatenate([np.atleast_2d(part) for part in drawn], -1)
-        times = (both[..., None] == np.arange(speakers)).sum(-2)
-        values = statistic(times)
-        return values if drawn[0].ndim > 1 else values[0]
+        places = both + speakers * np.arange(len(both))[:, None]
+        times = np.bincount(places.ravel(), minlength=len(both) * speakers)
+        found = statistics(times.reshape(-1, speakers))
+        return found if drawn[0].ndim > 1 else found[:, 0]
 
     found = bootstrap(
-        parts, value, vectorized=True, axis=-1, n_resamples=DRAWS,
-        batch=max(1, ELEMENTS // max(speakers**2, size)), confidence_level=SHARE,
+        parts, values, vectorized=True, axis=-1, n_resamples=DRAWS,
+        batch=max(1, ELEMENTS // max(speakers, size)), confidence_level=SHARE,
         method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return list(zip(found.low.tolist(), found.high.tolist(), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
