@@ -102,6 +102,53 @@ def _dark(image: Any, value: float) -> bool:
     return not math.isnan(value) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
 
 
+def interval_rows(
+    path: Path,
+    rows: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, tuple[float, float] | None] | None]],
+    *,
+    title: str,
+    axis: str,
+    line: float | None = None,
+) -> None:
+    """Draw a row for each name, and in it a dot of each series with its interval.
+
+    Args:
+        rows: names, from above. series: name in the legend -> value and interval (low, high) in
+            each row, None where there is none; one without any only keeps its colour from others.
+        axis: what the values are. line: one that is marked.
+
+    Raises:
+        UserError: matplotlib is not installed, or the file's name ends in something else.
+    """
+    shown = [name for name, dots in series.items() if any(dots)]
+    step = 0.7 / max(1, len(shown))
+    with _picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(shown))) as figure:
+        place = figure.subplots()
+        place.set_title(title, fontsize=11)
+        place.set_xlabel(axis)
+        place.set_yticks(range(len(rows)), rows)
+        place.set_ylim(len(rows) - 0.5, -0.5)
+        place.grid(axis="x", color="0.93")
+        place.set_axisbelow(True)
+        for border in range(1, len(rows)):
+            place.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
+        for number, (name, dots) in enumerate(series.items()):
+            if name not in shown:
+                continue
+            shift = (shown.index(name) - (len(shown) - 1) / 2) * step
+            known = [(row + shift, *dot) for row, dot in enumerate(dots) if dot is not None]
+            colour, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
+            place.plot([value for _, value, _ in known], [y for y, _, _ in known],
+                       linestyle="", marker=marker, color=colour, label=name)  # fmt: skip
+            for y, _, interval in known:
+                if interval is not None:
+                    place.plot(interval, (y, y), color=colour, linewidth=1.2)
+        if line is not None:
+            place.axvline(line, color="0.4", linewidth=0.8, zorder=1)
+        place.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+
+
 def scatter(
     path: Path,
     groups: Mapping[str, Sequence[Point]],
@@ -147,6 +194,49 @@ def scatter(
                 line(0, color="0.6", linewidth=0.8, zorder=0)
         if any(groups):
             place.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Points that are joined, their intervals shaded; ``level``: what they are compared with, a
+    dashed line of the same colour."""
+
+    points: Sequence[Point]
+    level: float | None = None
+
+
+def curves(
+    path: Path, series: Mapping[str, Curve], *, title: str, axes: tuple[str, str], level: str
+) -> None:
+    """Draw curves, each with its colour and marker.
+
+    Args:
+        series: name in the legend -> curve. axes: what x and y are. level: what the dashed lines
+            are, in the legend.
+
+    Raises:
+        UserError: matplotlib is not installed, or the file's name ends in something else.
+    """
+    with _picture(path, 6.4, 4.2) as figure:
+        place = figure.subplots()
+        place.set_title(title, fontsize=11)
+        place.set_xlabel(axes[0])
+        place.set_ylabel(axes[1])
+        place.grid(color="0.93")
+        place.set_axisbelow(True)
+        for number, (name, curve) in enumerate(series.items()):
+            colour, x = f"C{number % 10}", [p.x for p in curve.points]
+            place.plot(x, [p.y for p in curve.points], MARKERS[number % len(MARKERS)] + "-",
+                       color=colour, label=name, markersize=5)  # fmt: skip
+            ends = [p.y_interval or (math.nan, math.nan) for p in curve.points]
+            low, high = zip(*ends, strict=True) if ends else ((), ())
+            place.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if curve.level is not None:
+                place.axhline(curve.level, color=colour, linestyle="--", linewidth=0.9)
+        if any(curve.level is not None for curve in series.values()):
+            place.plot([], [], "--", color="0.4", linewidth=0.9, label=level)
+        place.set_xticks(sorted({p.x for curve in series.values() for p in curve.points}))
+        place.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
 def _errors(values: Sequence[tuple[float, tuple[float, float] | None]]) -> Any:

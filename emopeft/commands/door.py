@@ -20,6 +20,7 @@ from emopeft import __version__
 from emopeft.commands import (
     board,
     cache,
+    conditions,
     corpora,
     demo,
     listing,
@@ -33,7 +34,20 @@ from emopeft.commands import (
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, listing, demo)
+GROUPS = (
+    run,
+    matrix,
+    recipes,
+    corpora,
+    cache,
+    sharing,
+    board,
+    report,
+    tradeoff,
+    conditions,
+    listing,
+    demo,
+)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:
