@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from emopeft.downstream.measures.columns import Metric
+from emopeft.downstream.measures.columns import NONE, Metric
 from emopeft.downstream.measures.resampling import (
     Interval,
     Measure,
@@ -211,8 +211,10 @@ def _intervals(
     }
 
 
-def verdict(more: Number) -> str:
-    """What an interval says of a method beside the frozen encoder."""
+def verdict(more: Number | None) -> str:
+    """What an interval says of a method beside the frozen encoder; a dash where there is none."""
+    if more is None:
+        return NONE
     if more.interval is None:
         return "nobody can tell"
     low, high = more.interval

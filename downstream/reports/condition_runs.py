@@ -32,6 +32,8 @@ ABSENT, CHECKPOINT, REVISION = (
     "was tested by another revision of the views, or of their libraries,",
 )
 Folds = Sequence[tuple[FoldResult, Sequence[Prediction]]]  # of a run, with rows of one condition
+# What each condition that any run has is; None where all have it as another revision.
+Known = dict[str, list[AppliedFacts] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Runs:
     """Runs of one plan, on one of its tests.
 
     Attributes:
-        names: the conditions that a run was tested in, the clean one not among them; with what
-            each is.
+        names: the conditions that a run was tested in as they are today, the clean one not among
+            them; with what each is.
         base: the place of the run with a frozen encoder that each is compared with, by the place
             of each that has one.
         notes: what is left out or missing, and how to get it; sentences.
@@ -100,7 +102,7 @@ def read_runs(places: Sequence[Path], base: Path | None = None, test: str = "") 
     if test and test not in tests:
         raise unknown("test of these runs", test, tests)
     test = test or tests[0]
-    known: dict[str, Sequence[AppliedFacts]] = {}
+    known: Known = {}
     runs, lacks = [], []
     names = run_names(places, [one.data for one in checked])
     for name, place, one in zip(names, places, checked, strict=True):
@@ -117,7 +119,8 @@ def read_runs(places: Sequence[Path], base: Path | None = None, test: str = "") 
         for run in runs
         if run.missing
     ]
-    return Runs(first.task, test, first.data["plan"], runs, known, bases, notes)
+    conditions = {view: said for view, said in known.items() if said is not None}
+    return Runs(first.task, test, first.data["plan"], runs, conditions, bases, notes)
 
 
 def run_names(places: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -148,14 +151,12 @@ def _believed(place: Path) -> Checked:
 # ---- the conditions of a run ------------------------------------------------------------------
 
 
-def _tested(
-    place: Path, test: str, known: dict[str, Sequence[AppliedFacts]]
-) -> tuple[dict[str, Folds], dict[str, str]]:
+def _tested(place: Path, test: str, known: Known) -> tuple[dict[str, Folds], dict[str, str]]:
     """Of each condition that all finished folds have, the rows of a test; and of every other one
     that some have why it is left out.
 
     Args:
-        known: what each condition of the runs before is; those of this run are added.
+        known: the conditions of the runs before; those of this run are added.
     """
     folds = [fold for fold in read_run(place).folds if fold.finished]
     of_folds: list[dict[str, Condition]] = []
@@ -165,9 +166,15 @@ def _tested(
         found = {c.facts.view: c for c in read_conditions(folder, fold)}
         checkpoint = checkpoint_digest(folder) if found else None
         for view, condition in found.items():
+            said = list(condition.facts.transforms)
+            known.setdefault(view, None)
             if checkpoint not in (None, condition.facts.checkpoint):
                 lack[view] = CHECKPOINT
-            elif not _current(condition, known.setdefault(view, condition.facts.transforms)):
+            elif not _current(condition):
+                lack.setdefault(view, REVISION)
+            elif (other := known[view]) is None:
+                known[view] = said
+            elif said != other:
                 lack.setdefault(view, REVISION)
         of_folds.append(found)
     for view in dict.fromkeys(view for found in of_folds for view in found):
@@ -185,13 +192,10 @@ def _of(rows: Sequence[Prediction], test: str) -> list[Prediction]:
     return [row for row in rows if row.test == test]
 
 
-def _current(condition: Condition, known: Sequence[AppliedFacts]) -> bool:
-    """Whether a condition is what its name says today, and what it is in the other runs."""
-    transforms = condition.facts.transforms
-    if list(transforms) != list(known):
-        return False
+def _current(condition: Condition) -> bool:
+    """Whether a condition is what its name says today."""
     views = parse_view(condition.facts.view).transforms
-    return [(t.name, t.options, t.revision) for t in transforms] == [
+    return [(t.name, t.options, t.revision) for t in condition.facts.transforms] == [
         (v.name, {n: of for n, of in v.options().items() if n != "folder"}, v.revision)
         for v in views
     ]

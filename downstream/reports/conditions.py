@@ -164,7 +164,7 @@ def _curve(found: Conditions, family: Family) -> Picture:
         if points:
             series[run.name] = Curve(points, None if math.isnan(clean) else factor * clean)
     draw = functools.partial(
-        curves, series=series, title=f"{metric.title} under {family.title}",
+        curves, series=series, title=f"{metric.title}: {family.title}",
         axes=(family.axis, f"{metric.title}, mean over folds (95 % over speakers)"), level="clean",
     )  # fmt: skip
     return Picture(
@@ -198,7 +198,7 @@ def _robustness(found: Conditions) -> Section:
         cells, name = found.cells[place], runs.runs[place].name
         rows = [
             [plain(c), _cell(metric, cells[c].gain), _cell(metric, cells[c].more),
-             NONE if cells[c].more is None else verdict(cells[c].more)]
+             verdict(cells[c].more)]
             for c in (CLEAN, *found.names)
             if c in cells and cells[c].gain is not None
         ]  # fmt: skip

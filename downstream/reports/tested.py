@@ -30,7 +30,9 @@ def tested_table(found: Sequence[Tested], notes: Sequence[str]) -> str:
     lines = []
     for test in tests:
         rows = []
-        columns = [(CLEAN, [(one.fold, one.fold.tests) for one in found])]
+        columns: list[tuple[str, list[tuple[FoldResult, Sequence[Prediction]]]]] = [
+            (CLEAN, [(one.fold, one.fold.tests) for one in found])
+        ]
         columns += [
             (plain(first.facts.view), [(one.fold, one.conditions[i].rows) for one in found])
             for i, first in enumerate(found[0].conditions)

@@ -201,8 +201,10 @@ def test_another_checkpoint_is_noticed(none: Path) -> None:
     assert "has changed since it was tested in telephone, noise:snr=0" in notes(none)
     add_conditions(none, "1", {PHONE: 6, LOUD: 2, SOFT: 8}, checkpoint=digest)
     assert notes(none) == ""
-    give_checkpoint(folder, "others")
+    for fold in FOLDS:
+        give_checkpoint(none / f"fold{fold}_seed0", "others")
     assert gather_conditions([none]).names == []
+    assert "has changed since it was tested in telephone, noise:snr=0" in notes(none)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,9 @@ def test_a_view_that_is_another_one_now_is_noticed(
     found = gather_conditions([none, lora])
     assert LOUD in found.cells[0] and LOUD not in found.cells[1]
     assert (LOUD in gather_conditions([lora]).names) == (name == "library")
+    if name != "library":  # whichever is named first
+        (own,) = [of for of in gather_conditions([lora, none]).cells if LOUD in of]
+        assert own[LOUD].level.value == pytest.approx(0.25)
 
 
 def test_runs_that_cannot_be_compared(none: Path, lora: Path, tmp_path: Path) -> None:
