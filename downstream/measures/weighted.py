@@ -46,18 +46,24 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 def ccc(truth: Sequence[float], prediction: Sequence[float]) -> Measure:
     """Weights (draws, rows) to Lin's CCC (draws,), see ``dimensions.py``; rows that are not rated
     (NaN) do not count, and one value throughout gives NaN."""
+    sums = moments(truth, prediction)
+    return lambda weights: concordance(weights @ sums)
+
+
+def moments(truth: Sequence[float], prediction: Sequence[float]) -> np.ndarray:
+    """What `concordance` is a function of when it is added up, (rows, 5): 1, x, y, xx + yy, xy of
+    each row, 0 of one that is not rated."""
     y, x = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     rated = ~np.isnan(y)
-    y, x = y[rated], x[rated]
-    y, x = y - y.mean(), x - y.mean()  # one shift for both changes nothing, and keeps digits
+    shift = y[rated].mean() if rated.any() else 0.0  # of both: changes nothing, and keeps digits
+    y, x = y - shift, x - shift
+    columns = np.stack([np.ones_like(x), x, y, x * x + y * y, x * y], -1)
+    return np.where(rated[:, None], columns, 0.0)
 
-    def measure(weights: np.ndarray) -> np.ndarray:
-        w = weights[:, rated]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            n = w.sum(-1)
-            mean_x, mean_y = (w @ x) / n, (w @ y) / n
-            covariance = (w @ (x * y)) / n - mean_x * mean_y
-            spread = (w @ (x * x + y * y)) / n - mean_x**2 - mean_y**2
-            return 2 * covariance / (spread + (mean_x - mean_y) ** 2)
 
-    return measure
+def concordance(sums: np.ndarray) -> np.ndarray:
+    """Lin's CCC (...) of sums (..., 5) of `moments`, all of one call."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[..., 1:] / sums[..., :1]
+        x, y, squares, products = np.moveaxis(means, -1, 0)
+        return 2 * (products - x * y) / (squares - x * x - y * y + (x - y) ** 2)

@@ -73,7 +73,7 @@ def fold_problems(result: FoldResult) -> list[str]:
         sides += [(name, of.get(name, []), ("test", name)) for name in facts.plan.tests]
     for name, rows, side in sides:
         planned = [row for row in result.examples if (row.part, row.set) == side]
-        problems += _rows_problems(task, name, rows, planned)
+        problems += rows_problems(task, name, rows, planned)
     if not problems:
         for name, rows in tests.items():
             problems += measure_problems(task, name, facts.metrics[name], rows)
@@ -151,7 +151,7 @@ def _fewer(some: Utterances, whole: Utterances) -> bool:
     return tests and some.train <= whole.train and some.dev <= whole.dev
 
 
-def _rows_problems(
+def rows_problems(
     task: Task, name: str, rows: Sequence[Prediction], planned: Sequence[PlanRow]
 ) -> list[str]:
     """Where predictions are not of the planned examples, in their order, with their truths."""

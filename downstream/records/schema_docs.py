@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"  # of a checkou
 MODELS = {  # file name -> module and model of what it holds
     "record": ("emopeft.downstream.records.record_schema", "RecordFacts"),
     "fold": ("emopeft.downstream.records.schema", "FoldFacts"),
+    "conditions": ("emopeft.downstream.records.conditions", "ConditionsFacts"),
     "adapter": ("emopeft.downstream.models.adapter_config", "AdapterConfig"),
     "manifest": ("emopeft.downstream.corpora.manifest_row", "ManifestRow"),  # one row of it
     "protocol": ("emopeft.downstream.protocols.schema", "ProtocolFile"),

@@ -17,8 +17,8 @@ from emopeft.downstream.reports.calibration_numbers import (
     Calibration,
 )
 from emopeft.downstream.reports.class_runs import Number
+from emopeft.downstream.reports.curve_pictures import Curve, curves
 from emopeft.downstream.reports.numbers import value
-from emopeft.downstream.reports.pictures import Curve, curves
 from emopeft.downstream.reports.sections import Grid, Picture, Section
 from emopeft.text import plain
 

@@ -50,16 +50,6 @@ class Point:
     y_interval: tuple[float, float] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """A line through points; with markers where they are few, dashed where it is a variant."""
-
-    xs: Sequence[float]
-    ys: Sequence[float]
-    marked: bool = False
-    dashed: bool = False
-
-
 def heat_maps(
     path: Path,
     panels: Sequence[HeatMap],
@@ -87,7 +77,7 @@ def heat_maps(
         far = max(high - around, around - low) or 1.0
         low, high, colours = around - far, around + far, "RdBu"
     width = max(2.0, 1.25 * len(columns)) + 0.4
-    with _picture(path, 1.6 + width * len(panels), 1.6 + 0.75 * len(rows)) as figure:
+    with picture(path, 1.6 + width * len(panels), 1.6 + 0.75 * len(rows)) as figure:
         figure.suptitle(title, fontsize=11)
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, place in zip(panels, places, strict=True):
@@ -133,7 +123,7 @@ def interval_rows(
     """
     shown = [name for name, dots in series.items() if any(dots)]
     step = 0.7 / max(1, len(shown))
-    with _picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(shown))) as figure:
+    with picture(path, 6.4, 1.4 + len(rows) * (0.25 + 0.2 * len(shown))) as figure:
         place = figure.subplots()
         place.set_title(title, fontsize=11)
         place.set_xlabel(axis)
@@ -176,7 +166,7 @@ def scatter(
     Raises:
         UserError: matplotlib is not installed, or the file's name ends in something else.
     """
-    with _picture(path, 6.4, 4.6) as figure:
+    with picture(path, 6.4, 4.6) as figure:
         place = figure.subplots()
         place.set_title(title, fontsize=11)
         place.set_xlabel(axes[0])
@@ -206,57 +196,6 @@ def scatter(
             place.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
-def curves(
-    path: Path,
-    panels: Mapping[str, Mapping[str, Curve]],
-    *,
-    title: str,
-    axes: tuple[str, str],
-    diagonal: bool = False,
-) -> None:
-    """Draw panels of curves of shares, in percent, three in a row on the same axes, one legend.
-
-    Args:
-        panels: title of each ("" for none) -> name in the legend -> curve. A dashed curve has the
-            colour of the one before it.
-        diagonal: whether x = y is drawn, and both axes are of one scale.
-
-    Raises:
-        UserError: matplotlib is not installed, or the file's name ends in something else.
-    """
-    across = min(3, len(panels))
-    down = math.ceil(len(panels) / across)
-    with _picture(path, 1.0 + max(5.4, 3.4 * across), 1.6 + 4.2 * down) as figure:
-        figure.get_layout_engine().set(h_pad=0.2)
-        figure.suptitle(title, fontsize=11)
-        places = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-        for place in places.flat[len(panels) :]:
-            place.remove()
-        for place, (name, of) in zip(places.flat, panels.items(), strict=False):
-            place.set_title(name, fontsize=10)
-            place.grid(color="0.93")
-            place.set_axisbelow(True)
-            colour = -1
-            for number, (label, curve) in enumerate(of.items()):
-                colour += number == 0 or not curve.dashed
-                place.plot(
-                    [100 * x for x in curve.xs], [100 * y for y in curve.ys], label=label,
-                    color=f"C{colour % 10}", linestyle="--" if curve.dashed else "-",
-                    marker=MARKERS[number % len(MARKERS)] if curve.marked else "", markersize=4,
-                )  # fmt: skip
-            if diagonal:
-                place.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, zorder=0)
-                place.set(xlim=(-4, 104), ylim=(-4, 104), box_aspect=1)
-            place.set_xlabel(axes[0])
-            place.tick_params(labelbottom=True)  # the panel below may not be there
-        for place in places[:, 0]:
-            place.set_ylabel(axes[1])
-        handles, labels = places.flat[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9
-        )
-
-
 def _errors(values: Sequence[tuple[float, tuple[float, float] | None]]) -> Any:
     """How far each interval reaches down and up, (2, points); None where none has one."""
     if all(interval is None for _, interval in values):
@@ -267,7 +206,7 @@ def _errors(values: Sequence[tuple[float, tuple[float, float] | None]]) -> Any:
 
 
 @contextlib.contextmanager
-def _picture(path: Path, width: float, height: float) -> Iterator[Any]:
+def picture(path: Path, width: float, height: float) -> Iterator[Any]:
     """A figure of so many inches, written to ``path`` at the end of the block; raises UserError."""
     kind = path.suffix.lower()
     if kind not in UNDATED:

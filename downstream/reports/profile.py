@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emopeft.downstream.reports.pictures import _picture
+from emopeft.downstream.reports.pictures import picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def profile(
         UserError: matplotlib is not installed, or the file's name ends in something else.
     """
     places = range(len(points))
-    with _picture(path, max(6.0, 2.2 + 0.32 * len(points)), 5.0 if bars else 3.6) as figure:
+    with picture(path, max(6.0, 2.2 + 0.32 * len(points)), 5.0 if bars else 3.6) as figure:
         ratios = {"height_ratios": [2.6, 1]} if bars else {}
         above, *below = figure.subplots(
             1 + bool(bars), 1, sharex=True, squeeze=False, gridspec_kw=ratios

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emopeft.downstream.data.augment import LIVE, alternatives, drawing_of
 from emopeft.downstream.data.fold import Example, Stage
@@ -120,7 +120,12 @@ def _drawn(
 
 def crowd_of(plan: Plan, stage: Stage) -> Crowd:
     """Who may babble behind a training clip: all of its training part, each clip once."""
-    voices = {e.uid: e.utterance for e in stage.train}
+    return crowd_among(plan, stage.train)
+
+
+def crowd_among(plan: Plan, examples: Iterable[Example]) -> Crowd:
+    """These clips as a crowd, each once."""
+    voices = {e.uid: e.utterance for e in examples}
     return Crowd(
         tuple(Voice(u.path, plan.audio[uid], u.speaker_uid) for uid, u in sorted(voices.items()))
     )

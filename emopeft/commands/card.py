@@ -14,6 +14,7 @@ from pathlib import Path
 
 from emopeft import __version__
 from emopeft.commands import run
+from emopeft.commands.conditions import add_conditions_flag
 from emopeft.commands.door import guarded
 from emopeft.commands.listing import LISTS, show_list
 from emopeft.commands.parsing import Parser, path
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add("--audio", metavar="PATH", type=path, help="for predict: a file or a folder")
     run.add_output(p)
     add_zero_shot_flags(p)
+    add_conditions_flag(p)
     add("--list", choices=LISTS, help="show what there is")
     add("--version", action="version", version=f"emopeft {__version__}")
     return p

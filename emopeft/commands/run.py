@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emopeft.commands.conditions import add_conditions_flag, evaluate_conditions
 from emopeft.commands.parsing import Commands, add_command, filled, path
 from emopeft.commands.zero_shot import add_zero_shot_flags, zero_shot
 from emopeft.errors import UserError
@@ -57,6 +58,7 @@ def add_to(commands: Commands) -> None:
         help="with --corpus: corpus.options, corpus.allow_incomplete",
     )  # fmt: skip
     add_zero_shot_flags(evaluating)
+    add_conditions_flag(evaluating)
     add_output(evaluating)
     predicting = add_command(commands, "predict", "what a run's model says of clips", _predict)
     predicting.add_argument("run", metavar="RUN", type=path, help="a run's or a fold's folder")
@@ -200,13 +202,16 @@ def _evaluate(flags: argparse.Namespace) -> int:
 
 def evaluate(flags: argparse.Namespace, place: Path) -> int:
     """Test the folds of a run again and show how far they are from what was recorded; or, with
-    ``--corpus``, on other corpora."""
+    ``--corpus``, on other corpora; or, with ``--conditions``, in noise, rooms, ..."""
     seed, fold = one_seed(flags.seed), flags.fold or "all"
     from emopeft.downstream.reports.results import evaluation
     from emopeft.downstream.runs.evaluate import evaluate as test_again
     from emopeft.downstream.runs.evaluate import recipe_of_run
 
     own = recipe_of_run(place).corpus.name
+    if flags.conditions is not None:
+        flags.corpus = None if flags.corpus == own else flags.corpus
+        return evaluate_conditions(flags, place, fold, seed)
     if flags.corpus not in (None, own):
         return zero_shot(flags, place, fold, seed)
     if flags.labels or flags.leaks or flags.output:
