@@ -51,20 +51,12 @@ def evaluate(
         UserError: no trained fold, or a corpus with other folds or other audio.
     """
     folders = fold_folders(run, fold, seed)
-    recipe = recipe_of_run(run)
-    if data is not None:
-        recipe.corpus.data = _places(recipe, data)
-    plan = prepare(recipe).plan
+    plan = plan_of_run(run, data)
     results = []
     for folder in folders:
         model, config = restore(folder, upstream_path, best_device())
         recorded = read_fold(folder)
-        _same_plan(folder, config, plan)
-        if recorded is not None and recorded.facts.plan.audio_hash != plan.audio_hash:
-            raise UserError(
-                f"{folder} was trained on other audio than lies in {recipe.corpus.data}, under the "
-                "same names; give the corpus it was trained on with --data"
-            )
+        check_plan(folder, config, plan)
         numerics = Numerics.of(config["numerics"])
         before = {}
         if recorded is not None and recorded.finished:
@@ -89,6 +81,14 @@ def evaluate(
     return results
 
 
+def plan_of_run(run: Path, data: Sequence[str] | None = None) -> Plan:
+    """The folds of a run, of its corpora as they lie now; ``data`` as in `evaluate`."""
+    recipe = recipe_of_run(run)
+    if data is not None:
+        recipe.corpus.data = _places(recipe, data)
+    return prepare(recipe).plan
+
+
 def recipe_of_run(run: Path) -> Recipe:
     """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
     for root in (run, run.parent):
@@ -108,11 +108,18 @@ def _places(recipe: Recipe, data: Sequence[str]) -> str | dict[str, str]:
     } | places
 
 
-def _same_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
+def check_plan(folder: Path, config: dict[str, Any], plan: Plan) -> None:
+    """Whether a fold was trained on these folds and this audio; raises UserError where not."""
     if config["protocol"]["hash"] != plan.hash:
         raise UserError(
             f"{folder} was trained on other folds than the corpus gives now (the plan's hash "
             "differs); give the corpus it was trained on with --data"
+        )
+    recorded = read_fold(folder)
+    if recorded is not None and recorded.facts.plan.audio_hash != plan.audio_hash:
+        raise UserError(
+            f"{folder} was trained on other audio than lies there now, under the same names; give "
+            "the corpus it was trained on with --data"
         )
 
 

@@ -21,6 +21,7 @@ from emopeft.commands import (
     board,
     cache,
     corpora,
+    delay,
     demo,
     listing,
     matrix,
@@ -33,7 +34,10 @@ from emopeft.commands import (
 from emopeft.commands.parsing import Parser
 from emopeft.errors import UserError, unknown
 
-GROUPS = (run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, listing, demo)
+GROUPS = (
+    *(run, matrix, recipes, corpora, cache, sharing, board, report, tradeoff, delay, listing),
+    demo,
+)
 
 
 def parser() -> tuple[argparse.ArgumentParser, list[str]]:
