@@ -151,7 +151,7 @@ class WhisperUpstream(TransformersUpstream):
                 self.max_samples / SAMPLE_RATE,
             )
         if self.window == "30s":
-            cut = [F.pad(x, (0, self.max_samples - len(x))) for x in cut]
+            cut = [F.pad(x, (0, self.max_samples - x.shape[0])) for x in cut]
         if not len(self.inside_front) and self.as_one_batch(cut):
             return self._extract_padded(cut)
         return by_length(self._extract, cut)

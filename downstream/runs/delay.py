@@ -200,7 +200,8 @@ def _collect(
     device: torch.device,
 ) -> None:
     folders = [p if is_onnx(p) else fold_folders(p, fold or "all")[0] for p in places]
-    bases: set[str] = set()
+    bases: dict[str, Way] = {}
+    own_bases: set[str] = set()
     for folder, name in zip(folders, _names(folders), strict=True):
         if is_onnx(folder):
             facts, _ = read_facts(folder)
@@ -222,11 +223,11 @@ def _collect(
             found.differences[name] = float(error)
         key = digest([config[k] for k in ("upstream", "head", "numerics", "clips")])
         if all(method.name in ("none", "ws") for method in model.methods):
-            bases.add(key)  # it is its own base
+            own_bases.add(key)
         elif key not in bases:
-            bases.add(key)
             base = _frozen_base(config, upstream_path, device)
-            found.ways.append(_way(str(config["upstream"]["name"]), BASE, base, config))
+            bases[key] = _way(str(config["upstream"]["name"]), BASE, base, config)
+    found.ways += [way for key, way in bases.items() if key not in own_bases]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
