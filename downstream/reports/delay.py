@@ -73,15 +73,15 @@ def _threads(machine: dict[str, Any]) -> str:
 
 
 def _table(found: Measured) -> Grid:
-    headers = ["checkpoint", "", "precision", "clip s", "p50 ms", "p95 ms", "real-time factor",
-               "audio s per s", "rounds differ"]  # fmt: skip
+    headers = ["checkpoint", "way", "precision", "clip s", "least ms", "p50 ms", "p95 ms",
+               "real-time factor", "audio s per s", "rounds differ"]  # fmt: skip
     rows = []
     for i, way in enumerate(found.ways):
         for seconds in found.settings.seconds:
             cells = _cells(found.delays[i, seconds])
             rows.append([plain(way.checkpoint), way.name, way.precision, *cells])
         if way.name == "as trained" and way.checkpoint in found.not_merged:
-            rows.append([plain(way.checkpoint), "merged", *[NONE] * 7])
+            rows.append([plain(way.checkpoint), "merged", *[NONE] * 8])
     return Grid(
         headers,
         rows,
@@ -92,7 +92,7 @@ def _table(found: Measured) -> Grid:
 def _cells(delay: Delay) -> list[str]:
     spread = NONE if delay.spread is None else f"{100 * delay.spread:.0f} %"
     return [
-        f"{delay.audio:g}", milliseconds(delay.p50), milliseconds(delay.p95),
+        f"{delay.audio:g}", *map(milliseconds, (delay.least, delay.p50, delay.p95)),
         f"{delay.real_time_factor:.4f}", f"{delay.audio_per_second:.1f}", spread,
     ]  # fmt: skip
 
@@ -111,7 +111,7 @@ def _file_table(found: Measured) -> Grid:
          f"{100 * reading / (reading + delay.p50):.0f} %"]
         for i, way in enumerate(found.ways) if (delay := found.of_file.get(i)) is not None
     ]  # fmt: skip
-    headers = ["checkpoint", "", "decoding ms", "model ms", "decoding's share"]
+    headers = ["checkpoint", "way", "decoding ms", "model ms", "decoding's share"]
     return Grid(headers, rows, f"from a file ({plain(str(found.file))}): p50 of both")
 
 
@@ -146,7 +146,8 @@ def rows_of(found: Measured) -> list[dict[str, Any]]:
 
 def _numbers(delay: Delay) -> dict[str, Any]:
     return {
-        "audio_seconds": delay.audio, "count": delay.count, "p50": delay.p50, "p95": delay.p95,
+        "audio_seconds": delay.audio, "count": delay.count, "least": delay.least,
+        "p50": delay.p50, "p95": delay.p95,
         "real_time_factor": delay.real_time_factor, "audio_per_second": delay.audio_per_second,
         "spread": delay.spread,
     }  # fmt: skip

@@ -46,6 +46,7 @@ def test_percentiles_are_those_of_all_repetitions() -> None:
     assert delay.p95 == pytest.approx(0.01905)  # place 0.95 * 19 = 18.05, counted from 0
     inclusive = statistics.quantiles(every, n=20, method="inclusive")[18]
     assert delay.p95 == pytest.approx(inclusive)
+    assert delay.least == 0.001
     assert delay.real_time_factor == pytest.approx(0.0105 / 4)
     assert delay.audio_per_second == pytest.approx(4 / 0.0105)
 
