@@ -60,6 +60,8 @@ class Upstream(nn.Module):
             them.
         note: what every result must say of it (None for real encoders).
         standardise: whether a linear head needs its inputs standardised (unscaled functionals).
+        traced: while a graph of one clip of any length is made of it: nothing is padded, values are
+            not looked at, and no tensor is kept.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Upstream(nn.Module):
     has_blocks: bool = True
     note: str | None = None
     standardise: bool = False
+    traced: bool = False
 
     def __init__(self) -> None:
         super().__init__()

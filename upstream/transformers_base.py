@@ -41,6 +41,8 @@ class TransformersUpstream(Upstream):
 
         Kept from block to block, to look at the lengths (on a GPU: to wait) once per batch.
         """
+        if self.traced:
+            return None
         inference = torch.is_inference_mode_enabled()
         if self._mask is not None:
             of, size, mode, mask = self._mask

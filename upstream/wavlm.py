@@ -104,7 +104,7 @@ class WavLMUpstream(SpeechUpstream):
         """Block 0's bias before the gates, (heads, time, time); kept while it is frozen."""
         attention: Any = self.blocks[0].attention
         weight = attention.rel_attn_embed.weight
-        if weight.requires_grad:
+        if weight.requires_grad or self.traced:
             return attention.compute_bias(time, time)
         inference = torch.is_inference_mode_enabled()
         key = (time, weight.data_ptr(), weight._version, weight.device, weight.dtype, inference)

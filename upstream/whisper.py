@@ -116,15 +116,33 @@ class WhisperUpstream(TransformersUpstream):
         As `WhisperFeatureExtractor`: floor 8 (a factor 10^8) below each clip's maximum.
         """
         with torch.autocast(wavs.device.type, enabled=False):
-            spectrum = torch.stft(wavs, FFT, HOP, window=self.hann, return_complex=True)
-            mel = self.mel_filters @ (spectrum[..., :-1].abs() ** 2)
+            if self.traced:
+                mel = F.conv1d(self._convolved_power(wavs), self.mel_filters[..., None])
+            else:
+                spectrum = torch.stft(wavs, FFT, HOP, window=self.hann, return_complex=True)
+                mel = self.mel_filters @ (spectrum[..., :-1].abs() ** 2)
             log = mel.clamp(min=1e-10).log10()
             log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
             return (log + 4.0) / 4.0
 
+    def _convolved_power(self, wavs: Tensor) -> Tensor:
+        """The power spectrum (batch, bins, samples // 160) by a convolution with windowed waves.
+
+        Graphs have it so: runtimes are slow at Fourier transforms of 400 points, and products with
+        weights, which may be rounded to eight bits, are left to the encoder.
+        """
+        times = torch.arange(FFT, dtype=torch.float64)
+        angles = 2 * torch.pi / FFT * torch.outer(torch.arange(1 + FFT // 2).double(), times)
+        window = torch.hann_window(FFT, dtype=torch.float64)
+        waves = torch.cat([angles.cos(), angles.sin()]) * window
+        kernels = waves.to(wavs.device, torch.float32)[:, None]
+        mirrored = F.pad(wavs[:, None], (FFT // 2, FFT // 2), mode="reflect")
+        real, imaginary = F.conv1d(mirrored, kernels, stride=HOP)[..., :-1].chunk(2, dim=1)
+        return real.square() + imaginary.square()
+
     def extract(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         cut = [x.to(self.device, torch.float32)[: self.max_samples] for x in wavs]
-        if not self._warned and any(len(x) > self.max_samples for x in wavs):
+        if not (self._warned or self.traced) and any(len(x) > self.max_samples for x in wavs):
             self._warned = True
             logger.warning(
                 "%s takes at most %.0f s: of longer clips only the first %.0f s are used",
@@ -133,7 +151,7 @@ class WhisperUpstream(TransformersUpstream):
                 self.max_samples / SAMPLE_RATE,
             )
         if self.window == "30s":
-            cut = [F.pad(x, (0, self.max_samples - len(x))) for x in cut]
+            cut = [F.pad(x, (0, self.max_samples - x.shape[0])) for x in cut]
         if not len(self.inside_front) and self.as_one_batch(cut):
             return self._extract_padded(cut)
         return by_length(self._extract, cut)
@@ -172,7 +190,7 @@ class WhisperUpstream(TransformersUpstream):
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         positions = self.model.embed_positions.weight
         return [
-            F.dropout(x + positions[: len(x)], p=self.model.dropout, training=self.training)
+            F.dropout(x + positions[: x.shape[0]], p=self.model.dropout, training=self.training)
             for x in features
         ]
 

@@ -73,7 +73,7 @@ def export(
             write_tensors(into / OURS, encoder)
         write_tensors(into / HEAD, head)
         task = task_of(config["task"])
-        _write_labels(into, task)
+        write_labels(into, task)
         base = card.Base.of(upstream, config["upstream"])
         write_json(into / CONFIG, _public(config, model) | {"peft_names": names})
         write_text(into / "README.md", card.render(folder, config, model, base, names is not None))
@@ -91,7 +91,7 @@ def _public(config: dict[str, Any], model: AdaptedModel) -> dict[str, Any]:
     }
 
 
-def _write_labels(into: Path, task: Task) -> None:
+def write_labels(into: Path, task: Task) -> None:
     """labels.json, where the task predicts classes."""
     for column in task.columns:
         if column.role == "prediction" and column.classes is not None:
@@ -203,7 +203,7 @@ def merge(
         write_tensors(into / HEAD, model.head.state_dict())
         head = {name: config[name] for name in ("task", "head", "clips")}
         write_json(into / "head.json", head)
-        _write_labels(into, task_of(config["task"]))
+        write_labels(into, task_of(config["task"]))
     return sorted(p.name for p in out.iterdir())
 
 
