@@ -124,6 +124,22 @@ def _shares(folder: Path, layers: str) -> list[float] | None:
     return [0.0] * (config["head"]["states"] - len(shares)) + shares
 
 
+def read_layers_in(place: Path, run: Path, base: Path | None) -> Layers:
+    """What ``emopeft layers`` left in a folder, with a run beside it.
+
+    Args:
+        base: the run of the weighted sum, where the folder has none of its own; None: ``run``.
+
+    Raises:
+        UserError: no such folder, or as `read_layers`.
+    """
+    states = [place / f"layer{i}" for i in range(len(list(place.glob("layer*"))))]
+    if len(states) < 2 or not all(state.is_dir() for state in states):
+        raise UserError(f"{place} is no folder of emopeft layers; run it, or leave --layers out")
+    own = place / SUM.replace(" ", "_")
+    return read_layers(states, own if own.is_dir() else base or run, run)
+
+
 def read_layers(states: Sequence[Path], summed: Path, run: Path | None = None) -> Layers:
     """Probes of every state, of their weighted sum, and a run beside them, compared.
 

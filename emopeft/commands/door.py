@@ -33,6 +33,7 @@ from emopeft.commands import (
     recipes,
     report,
     run,
+    run_card,
     sharing,
     tradeoff,
 )
@@ -54,6 +55,7 @@ GROUPS = (
     conditions,
     delay,
     layers,
+    run_card,
     tradeoff,
     listing,
     demo,
