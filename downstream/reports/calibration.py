@@ -146,9 +146,8 @@ def _of_dev(found: Calibration) -> Iterator[str]:
     """What dev is, and what that means for a temperature."""
     folds = [fold for run in found.runs for fold in run.folds]
     clips, known = {fold.clips for fold in folds}, {fold.speakers for fold in folds}
-    dev = f"{_range(clips)} clips of {_range(known)} speakers" if min(known) else (
-        f"{_range(clips)} clips of speakers who are not known"
-    )  # fmt: skip
+    whose = f"{_range(known)} speaker{'' if known == {1} else 's'}"
+    dev = f"{_range(clips)} clips of {whose if min(known) else 'speakers who are not known'}"
     yield (
         f"The T with the least NLL of softmax(log p / T) on dev (Guo et al. 2017): {dev} in a "
         "fold. T above 1 says that probabilities were too sure. It changes no prediction."
@@ -156,9 +155,10 @@ def _of_dev(found: Calibration) -> Iterator[str]:
     heard = max(fold.heard for fold in folds)
     if heard:
         yield (
-            f"Dev shares up to {heard} speakers of a fold with train: on voices that were trained "
-            "on, probabilities are right more often than on new ones, so that T is rather too low "
-            "for the test, and what is left over after it is no fault of the method."
+            f"Dev shares up to {heard} speaker{'s' if heard > 1 else ''} of a fold with train: on "
+            "voices that were trained on, probabilities are right more often than on new ones, so "
+            "that T is rather too low for the test, and what is left over after it is no fault of "
+            "the method."
         )
     elif min(known):
         yield "No speaker of dev is trained on, as none of a test's should be."

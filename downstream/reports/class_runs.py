@@ -115,6 +115,8 @@ def read_class_runs(places: Sequence[Path], test: str | None = None) -> ClassRun
     if "" in speakers:
         notes.append("Some speakers are not known, so that there are no intervals.")
         speakers = []
+    elif len(speakers) < 2:
+        notes.append("There is one speaker, so that there are no intervals.")
     bases, more = _bases(runs)
     return ClassRuns(checked[0].task, test, runs, speakers, bases, [*notes, *more])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
 from emopeft.commands import door
+from emopeft.downstream.records.record import write_record
 from emopeft.downstream.reports.calibration import calibration_sections
 from emopeft.downstream.reports.calibration_numbers import Calibration, calibrated
 from emopeft.downstream.reports.sections import terminal
 from tests.calls import predictions
-from tests.records.cases import CLASSES, make_record, tamper
+from tests.records.cases import CLASSES, FOLDS, make_fold, make_record, make_rows, plan_rows, tamper
 from tests.records.cases_v1 import make_record_v1
 from tests.reports.class_cases import scored_run
 
@@ -131,6 +133,24 @@ def test_dev_that_tells_no_temperature_and_few_speakers(tmp_path: Path) -> None:
     assert "4 bins of equal mass" in text
 
 
+def test_one_speaker_or_unknown_ones_give_no_interval(tmp_path: Path) -> None:
+    make_record(tmp_path / "one", (5,), folds=("1",))
+    found = calibrated([tmp_path / "one"])
+    assert all(number.interval is None for number in found.runs[0].numbers.values())
+    assert found.runs[0].numbers["before", "accuracy"].value == 5 / 8
+    text = terminal(calibration_sections(found))
+    assert "There is one speaker, so that there are no intervals." in text
+    assert "8 clips of 1 speaker in a fold" in text
+    rows = {f: [dataclasses.replace(r, speaker="") for r in make_rows(f, right=5)] for f in FOLDS}
+    planned = {f: plan_rows(f, tests={"test": of}) for f, of in rows.items()}
+    for fold, of in rows.items():
+        make_fold(tmp_path / "u", fold, rows=of, planned=planned, plan={"unknown_speakers": True})
+    write_record(tmp_path / "u")
+    found = calibrated([tmp_path / "u"])
+    assert all(number.interval is None for number in found.runs[0].numbers.values())
+    assert "Some speakers are not known" in terminal(calibration_sections(found))
+
+
 def test_scores_of_zero_are_said_and_cost_no_infinity(tmp_path: Path) -> None:
     made = scored_run(tmp_path / "hard", 900.0)
     [run] = (found := calibrated([made])).runs
@@ -158,7 +178,7 @@ def test_dev_on_voices_that_were_trained_on_is_said(tmp_path: Path) -> None:
             tmp_path / "r", plan={"protocol": "toy-3fold-random-dev", "overlap": ["dev"]}
         )
     text = terminal(calibration_sections(calibrated([made])))
-    assert "Dev shares up to 1 speakers of a fold with train" in text
+    assert "Dev shares up to 1 speaker of a fold with train" in text
     assert "No speaker of dev is trained on" not in text
 
 
