@@ -8,25 +8,43 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from emopeft.downstream.data.augment import augment_name
+from emopeft.downstream.measures.by_group import Quantity
 from emopeft.downstream.measures.columns import NONE, Metric
+from emopeft.downstream.measures.resampling import Interval
+from emopeft.downstream.records.checks import by_test
+from emopeft.downstream.records.predictions import table_of
 from emopeft.downstream.records.record import Checked, examine
 from emopeft.downstream.reports.calibration import calibration_sections
 from emopeft.downstream.reports.calibration_numbers import STATES, calibrated
 from emopeft.downstream.reports.conditions import conditions_sections, gather_conditions
 from emopeft.downstream.reports.confusion import Classes, class_by_class, confusion_sections
-from emopeft.downstream.reports.groups import gather_groups, groups_sections
-from emopeft.downstream.reports.numbers import statistic
+from emopeft.downstream.reports.group_cells import TITLES, cell
+from emopeft.downstream.reports.groups import Groups, gather_groups, groups_sections
+from emopeft.downstream.reports.numbers import statistic, value
 from emopeft.downstream.reports.results import method_name, upstream_name
 from emopeft.downstream.reports.sections import Grid, Section
 from emopeft.downstream.views.base import CLEAN
 from emopeft.errors import UserError
 from emopeft.text import plain
 from emopeft.units import duration, percent, size
+
+UNTESTED = (
+    "It was not tested in noise, in rooms, over telephones or cut short yet: `emopeft evaluate RUN "
+    "--conditions standard` does that, and this page then shows it."
+)
+# What a reader who has never seen them needs to know of metrics.
+WORDS = {
+    "uar": "UAR is the share of clips that are given their own class, averaged over the classes, "
+    "so that rare ones count as much as common ones.",
+    "accuracy": "WA is the share of clips that are given their own class.",
+    "ccc": "CCC is 1 where ratings and predictions are the same, 0 where they have nothing in "
+    "common.",
+}
 
 Part = tuple[list[str], list[Section]]  # what a reader should know first, and all of it
 
@@ -64,7 +82,7 @@ def run_card(
     both = [place] if base is None else [base, place]
     glance, sections = _what(checked)
     for title, make in (
-        ("Classes", lambda: _classes(place)),
+        ("Where it fails", lambda: _classes(place)),
         ("For whom", lambda: _groups(both, base)),
         ("Under what", lambda: _conditions(both, base)),
         ("How sure", lambda: _calibration(both, place)),
@@ -78,12 +96,18 @@ def run_card(
         except UserError as error:
             more, made = [], [Section(title, [f"Not here: {error}."])]
         glance += more
-        sections += made
+        sections += _titled(title, made)
     data = checked.data
     corpora = " + ".join(corpus["title"] for corpus in data["corpora"])
     title = f"{upstream_name(data['upstream'])} + {method_name(data)}"
     lead = f"Trained and tested on {corpora} under {data['plan']['protocol']}."
     return Card(plain(title, 200), plain(lead, 400), glance, sections)
+
+
+def _titled(title: str, sections: Sequence[Section]) -> list[Section]:
+    """The sections of a part, the first under the part's own title: the page names plan and test
+    once."""
+    return [dataclasses.replace(s, title=title) if i == 0 else s for i, s in enumerate(sections)]
 
 
 # ---- the parts ----------------------------------------------------------------------------------
@@ -103,8 +127,8 @@ def _what(checked: Checked) -> Part:
     reached = data["summary"].get(plan["tests"][0], {}).get(task.main)
     if reached is not None:
         glance.append(
-            f"{main.title}: {statistic(main, reached)} (mean ± deviation over "
-            f"{reached['n']} folds)."
+            f"{main.title}: {statistic(main, reached)} (mean ± deviation over {reached['n']} folds"
+            f"{_chance(checked)}). {WORDS.get(task.main, '')}".rstrip()
         )
     if data["missing"]:
         glance.append(
@@ -132,6 +156,20 @@ def _what(checked: Checked) -> Part:
         Section("What it is", [Grid(["", ""], [[a, plain(b, 300)] for a, b in facts]),
                                Grid(["", "mean ± deviation over folds"], rows, "Tests")]),
     ]  # fmt: skip
+
+
+def _chance(checked: Checked) -> str:
+    """What guessing reaches in the main test, where that is one number."""
+    task, test = checked.task, checked.data["plan"]["tests"][0]
+    folds = [by_test(fold.tests).get(test, []) for fold in checked.folds if fold.finished]
+    reached = {
+        round(of, 9)
+        for rows in folds
+        if rows and (of := task.chance(table_of(rows, task)).get(task.main)) is not None
+    }
+    if len(reached) != 1:
+        return ""
+    return f"; guessing: {value(task.metric(task.main), reached.pop())}"
 
 
 def _seeds(data: dict[str, Any]) -> str:
@@ -167,7 +205,27 @@ def _extremes(found: Classes) -> list[str]:
 
 def _groups(both: Sequence[Path], base: Path | None) -> Part:
     groups = gather_groups(both, base=base)
-    return [], groups_sections(groups)
+    return [*_gaps(groups)], groups_sections(groups)
+
+
+def _gaps(groups: Groups) -> Iterator[str]:
+    """Of each grouping the group that fares best and the one that fares worst."""
+    for compared in groups.compared:
+        run, part = compared.measured[-1], compared.part
+        found = {
+            g: run.numbers[Quantity(part.main, g, part.dimension)]
+            for g in run.kept
+            if Quantity(part.main, g, part.dimension) in run.numbers
+        }
+        found = {g: number for g, number in found.items() if not math.isnan(number.value)}
+        if len(found) < 2:
+            continue
+        best, worst = (pick(found, key=lambda g: found[g].value) for pick in (max, min))
+        names = compared.grouping.names
+        yield (
+            f"By {compared.title}: {plain(names[best])} {cell(part.main, found[best])}, "
+            f"{plain(names[worst])} {cell(part.main, found[worst])} ({TITLES[part.main]})."
+        )
 
 
 def _conditions(both: Sequence[Path], base: Path | None) -> Part:
@@ -179,17 +237,34 @@ def _conditions(both: Sequence[Path], base: Path | None) -> Part:
         if name != CLEAN and cell.drop is not None and not math.isnan(cell.drop.value)
     }
     glance = []
-    if drops:
-        worst = max(drops, key=drops.__getitem__)
+    gain = cells[CLEAN].gain if CLEAN in cells else None
+    if gain is not None and not math.isnan(gain.value):
         glance.append(
-            f"Of {len(drops)} conditions {plain(worst)} costs most: "
-            f"{_points(found.metric, drops[worst])} of {found.metric.title.removesuffix(' %')}."
+            f"Against the frozen probe: {_points(found.metric, gain.value, '+')}"
+            f"{_between(found.metric, gain.interval)}."
         )
+    if not drops:
+        return glance, [Section("", [UNTESTED])]
+    worst = max(drops, key=drops.__getitem__)
+    glance.append(
+        f"Of {len(drops)} conditions {plain(worst)} costs most: "
+        f"{_points(found.metric, drops[worst])} of {found.metric.title.removesuffix(' %')}."
+    )
     return glance, conditions_sections(found)
 
 
-def _points(metric: Metric, change: float) -> str:
-    return f"{100 * change:.1f} points" if metric.percent else f"{change:.3f}"
+def _points(metric: Metric, change: float, sign: str = "") -> str:
+    return f"{100 * change:{sign}.1f} points" if metric.percent else f"{change:{sign}.3f}"
+
+
+def _between(metric: Metric, interval: Interval | None) -> str:
+    """``, 95 % interval 0.2 to 4.6 points``; what holds 0 may be nothing."""
+    if interval is None:
+        return ""
+    low, high = interval
+    nothing = ", which may be nothing" if low <= 0 <= high else ""
+    ends = f"{_points(metric, low).removesuffix(' points')} to {_points(metric, high)}"
+    return f", 95 % interval over speakers {ends}{nothing}"
 
 
 def _calibration(both: Sequence[Path], place: Path) -> Part:
