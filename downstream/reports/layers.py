@@ -16,7 +16,7 @@ from emopeft.downstream.reports.layer_numbers import BESIDE, CHOSEN, SUM, Layers
 from emopeft.downstream.reports.numbers import value
 from emopeft.downstream.reports.profile import Bars, Level, profile
 from emopeft.downstream.reports.sections import Grid, Picture, Section
-from emopeft.errors import unknown
+from emopeft.downstream.runs.layers import shown_metric
 from emopeft.files import write_text
 from emopeft.text import plain
 
@@ -30,10 +30,7 @@ def layers_sections(layers: Layers, metric: str | None = None) -> list[Section]:
     Raises UserError where the task has no such metric.
     """
     task = layers.task
-    names = {one.name: one for one in task.shown}
-    if metric is not None and metric not in names:
-        raise unknown(f"metric of task {task.name}", metric, names)
-    main = names[metric or task.main]
+    main = shown_metric(task, metric)
     plan = layers.plan
     title = f"Layers of {layers.upstream}, {plain(plan['protocol'])} (hash {plan['hash'][:12]})"
     alt = (

@@ -21,6 +21,7 @@ from emopeft.downstream.data.recipe import (
     validate,
 )
 from emopeft.downstream.heads.base import state_number
+from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.models.build import head_arguments, layers_of
 from emopeft.downstream.records.record import examine
 from emopeft.downstream.runs.evaluate import places_now, recipe_of_run
@@ -28,8 +29,9 @@ from emopeft.downstream.runs.identity import claim, identity_of, plain_name
 from emopeft.downstream.runs.probing import Job
 from emopeft.downstream.runs.run import recorded, todo_of, trained, write_down
 from emopeft.downstream.runs.session import Session, Setup, open_session
+from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.training.interruption import graceful
-from emopeft.errors import UserError
+from emopeft.errors import UserError, unknown
 from emopeft.peft_modules.base import FROZEN, kind_of
 from emopeft.text import plain
 
@@ -111,8 +113,20 @@ def recipe_like(
     return dataclasses.replace(recipe, method="none", head=head, train=train), is_sum
 
 
+def shown_metric(task: Task, name: str | None) -> Metric:
+    """A metric that tables of a task show, by name; None: its main one. Raises UserError."""
+    names = {metric.name: metric for metric in task.shown}
+    if name is not None and name not in names:
+        raise unknown(f"metric of task {task.name}", name, names)
+    return names[name or task.main]
+
+
 def run_layers(
-    recipe: Recipe, command: str, recipe_file: Path | None = None, summed: Path | None = None
+    recipe: Recipe,
+    command: str,
+    recipe_file: Path | None = None,
+    summed: Path | None = None,
+    metric: str | None = None,
 ) -> LayerRuns:
     """Train what is not finished of the probes on every state, and of that on the weighted sum.
 
@@ -120,6 +134,7 @@ def run_layers(
         recipe: of the weighted sum; its ``out`` and ``name`` are the folder that holds the runs.
         command, recipe_file: are recorded, see `run`.
         summed: a run of the weighted sum; None: it is trained, too.
+        metric: that is asked for later, see `shown_metric`.
 
     Raises:
         UserError: for whatever is wrong with the input, as `run`; a method or a protocol whose
@@ -130,6 +145,7 @@ def run_layers(
     recipes = {"layer0": one_state(recipe, 0)}
     with graceful():
         first = open_session(placed(recipes["layer0"], place, "layer0"), command, recipe_file)
+        shown_metric(first.task, metric)
         if any(len(fold.stages) > 1 for fold in first.plan.folds):
             raise UserError(
                 f"the folds of {first.plan.protocol.name} have several stages, and a probe has "

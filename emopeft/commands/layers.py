@@ -65,7 +65,7 @@ def _layers(flags: argparse.Namespace) -> int:
         summed = flags.run if is_sum else None
     else:
         recipe = _recipe(flags)
-    done = run_layers(recipe, shlex.join(flags.argv), flags.recipe, summed)
+    done = run_layers(recipe, shlex.join(flags.argv), flags.recipe, summed, flags.metric)
     for failure in done.failures:
         print(f"failed: {failure}", file=sys.stderr)
     if not done.complete:
