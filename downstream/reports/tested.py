@@ -41,8 +41,8 @@ def tested_table(found: Sequence[Tested], notes: Sequence[str]) -> str:
             means = summary_of(of, test)
             rows.append([name, *(statistic(metric, means[metric.name]) for metric in task.shown)])
         headers = ["condition", *(metric.title for metric in task.shown)]
-        folds = f"{len(found)} fold{'s' if len(found) > 1 else ''} and seeds"
-        lines.append(f"test {plain(test)}, {folds}")
+        models = f"{len(found)} checkpoint{'s' if len(found) > 1 else ''}"
+        lines.append(f"test {plain(test)}, {models}, mean ± standard deviation over folds")
         lines.append(tabulate(rows, headers, tablefmt="simple", disable_numparse=True))
     computed = sum(one.computed for one in found)
     asked = sum(len(one.conditions) for one in found)
