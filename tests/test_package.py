@@ -54,7 +54,7 @@ def test_every_file_of_the_rooms_is_in_it(wheel: Path) -> None:
         for name in zipfile.ZipFile(wheel).namelist()
         if name.startswith("emopeft/")
     }
-    suffixes = (".py", ".json", ".yaml", ".md", ".typed")
+    suffixes = (".py", ".json", ".yaml", ".md", ".typed", ".j2")
     on_disk = {
         path.relative_to(ROOT).as_posix().removeprefix("emopeft/")
         for folder in FOLDERS
