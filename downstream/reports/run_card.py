@@ -33,6 +33,7 @@ from emopeft.errors import UserError
 from emopeft.text import plain
 from emopeft.units import duration, percent, size
 
+AGAINST = "Against the frozen probe"  # what comes second, after the number itself
 UNTESTED = (
     "It was not tested in noise, in rooms, over telephones or cut short yet: `emopeft evaluate RUN "
     "--conditions standard` does that, and this page then shows it."
@@ -95,7 +96,8 @@ def run_card(
             more, made = make()
         except UserError as error:
             more, made = [], [Section(title, [f"Not here: {error}."])]
-        glance += more
+        first = [sentence for sentence in more if sentence.startswith(AGAINST)]
+        glance = [*glance[:1], *first, *glance[1:], *(s for s in more if s not in first)]
         sections += _titled(title, made)
     data = checked.data
     corpora = " + ".join(corpus["title"] for corpus in data["corpora"])
@@ -205,6 +207,8 @@ def _extremes(found: Classes) -> list[str]:
 
 def _groups(both: Sequence[Path], base: Path | None) -> Part:
     groups = gather_groups(both, base=base)
+    told = [of for of in groups.compared if any(one.kept for one in of.measured)]
+    groups = dataclasses.replace(groups, compared=told)  # not those that are too small to tell
     return [*_gaps(groups)], groups_sections(groups)
 
 
@@ -240,7 +244,7 @@ def _conditions(both: Sequence[Path], base: Path | None) -> Part:
     gain = cells[CLEAN].gain if CLEAN in cells else None
     if gain is not None and not math.isnan(gain.value):
         glance.append(
-            f"Against the frozen probe: {_points(found.metric, gain.value, '+')}"
+            f"{AGAINST}: {_points(found.metric, gain.value, '+')}"
             f"{_between(found.metric, gain.interval)}."
         )
     if not drops:
