@@ -187,7 +187,7 @@ def test_what_a_user_sees() -> None:
     assert "emopeft run -c recipes/lashkarashvili2024/classes.yaml -p lora:r=4+ws" in shown
     assert "[fig] read off a figure" in shown and "[abs]" not in shown
     pool = show_paper("hubert8")
-    assert "cannot be run yet: no augmented views" in pool and "eer 0.0713 [abs]" in pool
+    assert "-o 'augment.apply=pitch:semitones=-2..2|stretch" in pool and "eer 0.0713 [abs]" in pool
     assert "8.3 times faster, 0.29 of the trainable parameters of full [abs]" in show_paper(
         "sampath2025"
     )
