@@ -193,17 +193,19 @@ def test_what_a_user_sees() -> None:
     )
     with pytest.raises(UserError, match="unknown paper 'lashkarashvili': did you mean lash"):
         show_paper("lashkarashvili")
-    with pytest.raises(UserError, match="pool-augmented/full cannot be run yet: no augmented"):
-        of("hubert8")["pool-augmented/full"].recipe()
 
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: hubert8/classes.yaml\ntrain: {lr: 0.1}\n")
     (tmp_path / "experiments.yaml").write_text(
         "schema: 1\ntitle: a\nauthors: b\ntables: [{name: t, title: c, recipe: mine.yaml, "
-        "rows: [{name: one, keys: {train.epochs: 2, seeds: [1, 2]}}]}]\n"
+        "rows: [{name: one, keys: {train.epochs: 2, seeds: [1, 2]}}]}, "
+        "{name: later, title: d, waits: a thing that is not here, rows: [{name: two}]}]\n"
     )
-    [experiment] = experiments(tmp_path, read_paper(folder_of(str(tmp_path))))
+    experiment, later = experiments(tmp_path, read_paper(folder_of(str(tmp_path))))
+    with pytest.raises(UserError, match="later/two cannot be run yet: a thing that is not here"):
+        later.recipe()
+    assert "cannot be run yet: a thing that is not here" in show_paper(str(tmp_path))
     recipe = experiment.recipe()
     assert (recipe.train.lr, recipe.train.epochs, recipe.seeds) == (0.1, 2, [1, 2])
     parser, _ = door.parser()
