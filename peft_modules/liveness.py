@@ -45,10 +45,24 @@ def prove_live(upstream: Upstream) -> None:
 
 
 def dead_tensors(upstream: Upstream) -> list[str]:
-    """The names of trainable tensors that no gradient reaches, or only one made of rounding."""
+    """The names of trainable tensors that no gradient reaches, or only one made of rounding.
+
+    What values hide is not dead: after a first stage all ReLUs of a bottleneck may be off on these
+    clips, and on others not. So what seems dead is drawn anew and tried again; what is frozen stays
+    as it is, and what a frozen zero cuts off stays dead.
+    """
     trainable = dict(upstream.trainable())
     if not trainable:
         return []
+    dead = _unreached(upstream, trainable)
+    if dead:
+        with _redrawn([trainable[name] for name in dead]):
+            dead &= _unreached(upstream, trainable)
+    return [name for name in trainable if name in dead]
+
+
+def _unreached(upstream: Upstream, trainable: dict[str, nn.Parameter]) -> set[str]:
+    """Those of the tensors that no gradient reaches with the values that they have."""
     with _nothing_at_zero(trainable):
         sizes = _gradient_sizes(upstream, upstream, None)
         largest = max(sizes.values())
@@ -64,7 +78,23 @@ def dead_tensors(upstream: Upstream) -> list[str]:
             exact = _gradient_sizes_in_double(upstream)
             largest = max(exact.values(), default=0.0)
             dead |= {n for n in doubtful if 0 < exact.get(n, 0.0) < DEAD_IN_DOUBLE * largest}
-    return [name for name in trainable if name in dead]
+    return dead
+
+
+@contextlib.contextmanager
+def _redrawn(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Within the block, these tensors hold other values, about as large."""
+    generator = torch.Generator().manual_seed(1)
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        for parameter in parameters:
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+            size = float(parameter.detach().float().square().mean().sqrt()) or 1e-2
+            parameter.data.copy_(drawn * size)
+        yield
+    finally:
+        for parameter, values in zip(parameters, kept, strict=True):
+            parameter.data.copy_(values)
 
 
 @contextlib.contextmanager
