@@ -46,6 +46,10 @@ class Clips:
         self.seconds = [n / 16000 for n in LENGTHS]
         self.preloaded = None
         self.ways = [[i] for i in range(len(LENGTHS))]
+        self.in_turn = False
+
+    def ways_of(self, indices: list[int], crowd: str = "") -> list[list[int]]:
+        return [self.ways[i] for i in indices]
 
     def batch(self, indices: list[int], device: Any) -> Batch:
         upstream = self.model.upstream

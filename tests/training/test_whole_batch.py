@@ -48,6 +48,10 @@ class Held:
         self.seconds = [float(len(x)) for x in self.frames]
         self.preloaded = None
         self.ways = [[i] for i in range(COUNT)]
+        self.in_turn = False
+
+    def ways_of(self, indices: list[int], crowd: str = "") -> list[list[int]]:
+        return [self.ways[i] for i in indices]
 
     def batch(self, indices: list[int], device: Any) -> Batch:
         kept = [self.frames[i] for i in indices]
