@@ -16,7 +16,7 @@ from emopeft.downstream.data.keys import ClipKeys
 from emopeft.downstream.data.places import places_of
 from emopeft.downstream.data.plan import Plan
 from emopeft.downstream.data.prepare import choose_corpora, place_of, prepare
-from emopeft.downstream.data.recipe import Recipe, build, from_file
+from emopeft.downstream.data.recipe import Recipe, build, flatten, read_yaml
 from emopeft.downstream.measures.columns import Table
 from emopeft.downstream.models.build import restore
 from emopeft.downstream.models.model import AdaptedModel
@@ -27,6 +27,8 @@ from emopeft.downstream.views.base import Samples
 from emopeft.errors import UserError
 from emopeft.numerics import Numerics
 from emopeft.upstream.base import SAMPLE_RATE
+
+RETIRED = ("reports",)  # keys of recipes of earlier versions, which decided nothing
 
 
 def evaluate(
@@ -93,8 +95,10 @@ def plan_of_run(run: Path, data: Sequence[str] | None = None) -> Plan:
 def recipe_of_run(run: Path) -> Recipe:
     """What was run, of a run's or a fold's folder; raises UserError where it holds no recipe."""
     for root in (run, run.parent):
-        if (root / "recipe.yaml").is_file():
-            return build(from_file(root / "recipe.yaml"))
+        place = root / "recipe.yaml"
+        if place.is_file():
+            data = {k: v for k, v in read_yaml(place).items() if k not in RETIRED}
+            return build(flatten(data, str(place)))
     what = "holds no recipe.yaml" if run.exists() else "does not exist"
     raise UserError(f"{run} {what}; name a run's folder, e.g. runs/NAME")
 

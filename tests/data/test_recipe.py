@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emopeft.downstream.data import recipe as recipes
+from emopeft.downstream.runs.evaluate import recipe_of_run
 from emopeft.errors import UserError
 
 # experiments.yaml is read by downstream/data/papers.py.
@@ -278,3 +279,12 @@ def test_any_byte_of_a_file_flipped_is_read_or_answered(data: Any) -> None:
         return
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_a_runs_recipe_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("method: lora\nreports: {}\ntrain: {lr: 0.01}\n")
+    recipe = recipe_of_run(tmp_path)
+    assert (recipe.method, recipe.train.lr) == ("lora", 0.01)
+    (tmp_path / "recipe.yaml").write_text("method: lora\nreport: {}\n")
+    with pytest.raises(UserError, match="unknown key .*'report'"):
+        recipe_of_run(tmp_path)
