@@ -52,7 +52,7 @@ class Between:
             raise UserError(f"{where} = {text}: a range goes from low to high")
         for end in (low, high):
             limits.check(where, end)
-        return cls(low, high)
+        return cls(*(float(f"{end:.10g}") for end in (low, high)))  # what is written is applied
 
     def __str__(self) -> str:
         ends = [f"{end:.10g}" for end in (self.low, self.high)]
