@@ -14,6 +14,7 @@ from emopeft.downstream.measures.columns import Metric
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.making import RESULT, read_run
 from emopeft.downstream.records.record import examine
+from emopeft.downstream.reports.frozen_base import ENCODER
 from emopeft.downstream.reports.results import method_name, upstream_name
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.tasks.emotion import EmotionTask
@@ -21,7 +22,6 @@ from emopeft.errors import UserError
 from emopeft.leaderboard.paired import uar_interval
 
 BASE = "none"  # the frozen probe, which all other methods are compared with
-ENCODER = ("weights", "loader", "options", "code")  # what makes two of them one
 Key = tuple[str, str, str]  # trained on, tested on, method
 
 

@@ -17,13 +17,11 @@ from emopeft.downstream.measures.resampling import Interval, speaker_intervals
 from emopeft.downstream.records.checks import FoldResult
 from emopeft.downstream.records.record import Checked, examine
 from emopeft.downstream.records.scores import Scores, class_part, scores_of, tested
+from emopeft.downstream.reports.frozen_base import is_frozen, probe_of
 from emopeft.downstream.reports.results import method_name, upstream_name
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError, unknown
 from emopeft.text import plain
-
-BASE = "none"  # the frozen probe, which others are compared with
-ENCODER = ("weights", "loader", "options", "code")  # what makes two of them one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,23 +172,15 @@ def _names(places: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list
 def _bases(runs: Sequence[ClassRun]) -> tuple[list[int | None], list[str]]:
     """Of each run the frozen probe of its encoder that is most like it, and what hinders it."""
 
-    def encoder(run: ClassRun) -> list[Any]:
-        return [run.record["identity"]["upstream"].get(name) for name in ENCODER]
-
-    def alike(one: ClassRun, other: ClassRun) -> int:
-        mine, theirs = one.record["identity"], other.record["identity"]
-        return sum(mine.get(key) == theirs.get(key) for key in ("head", "train", "loss"))
-
     def clips(run: ClassRun) -> set[tuple[str, str]]:
         return {(row.fold, row.id) for fold in run.folds for row in fold.tests}  # of all its tests
 
-    probes = [i for i, run in enumerate(runs) if run.record["method"]["spec"] == BASE]
+    records = [run.record for run in runs]
     bases: list[int | None] = []
     notes = []
-    for run in runs:
-        own = [i for i in probes if encoder(runs[i]) == encoder(run)]
-        best = max(own, key=lambda i, run=run: alike(runs[i], run), default=None)  # type: ignore[misc]
-        if best is None or run.record["method"]["spec"] == BASE:
+    for place, run in enumerate(runs):
+        best = probe_of(records, place)
+        if best is None or is_frozen(run.record):
             bases.append(None)
         elif clips(runs[best]) != clips(run):
             bases.append(None)

@@ -20,12 +20,12 @@ from emopeft.downstream.records.folds import fold_folder
 from emopeft.downstream.records.making import read_run
 from emopeft.downstream.records.predictions import Prediction
 from emopeft.downstream.records.record import Checked, examine
+from emopeft.downstream.reports.frozen_base import is_frozen, probe_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.downstream.views.base import CLEAN, parse_view
 from emopeft.errors import UserError, unknown
 from emopeft.text import plain
 
-FROZEN = "none"  # the method that trains a head alone
 ABSENT, CHECKPOINT, REVISION = (
     "was not tested, or not in every fold,",
     "has changed since it was tested",
@@ -223,21 +223,11 @@ def _lacking(run: Conditioned, lack: Mapping[str, str], known: Mapping[str, Any]
 def _bases(runs: Sequence[Conditioned], base: int | None) -> tuple[dict[int, int], list[str]]:
     """The run that each is compared with; and why some have none."""
 
-    def like(one: Conditioned, other: Conditioned) -> tuple[bool, ...]:
-        mine, theirs = one.data["identity"], other.data["identity"]
-        return tuple(mine.get(k) == theirs.get(k) for k in ("augment", "clips", "head", "train"))
-
     found, notes = {}, []
-    frozen = [i for i, run in enumerate(runs) if run.data["method"]["spec"] == FROZEN]
+    records = [run.data for run in runs]
     for i, run in enumerate(runs):
-        own = [
-            j
-            for j in frozen
-            if runs[j].data["upstream"]["weights"] == run.data["upstream"]["weights"]
-        ]
-        best = max(own, key=lambda j, r=run: like(r, runs[j]), default=None)  # type: ignore[misc]
-        best = best if base is None else base
-        if best is None or best == i or (i in frozen and base is None):
+        best = probe_of(records, i) if base is None else base
+        if best is None or best == i or (base is None and is_frozen(run.data)):
             continue
         if runs[best].clips == run.clips:
             found[i] = best

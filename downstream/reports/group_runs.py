@@ -12,12 +12,12 @@ from emopeft.downstream.measures.by_group import CCC, UAR
 from emopeft.downstream.records.making import TABLE
 from emopeft.downstream.records.predictions import Prediction, read_predictions
 from emopeft.downstream.records.record import examine
+from emopeft.downstream.reports.frozen_base import is_frozen, probe_of
 from emopeft.downstream.tasks.base import Task
 from emopeft.errors import UserError, unknown
 from emopeft.text import plain
 
 SCHEMA = 2  # of records whose predictions have traits
-FROZEN = "none"  # the method that trains a head alone
 TRUTH, PREDICTION = "truth", "prediction"
 
 
@@ -164,20 +164,11 @@ def _names(places: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list
 def _bases(runs: Sequence[OneRun], base: int | None) -> tuple[dict[int, int], list[str]]:
     """The run that each is compared with; and why some have none."""
 
-    def like(one: OneRun, other: OneRun) -> tuple[bool, ...]:
-        mine, theirs = one.data["identity"], other.data["identity"]
-        return tuple(mine.get(k) == theirs.get(k) for k in ("head", "train"))
-
     found, notes = {}, []
-    frozen = [i for i, run in enumerate(runs) if run.data["method"]["spec"] == FROZEN]
+    records = [run.data for run in runs]
     for i, run in enumerate(runs):
-        own = [
-            j for j in frozen
-            if runs[j].data["upstream"]["weights"] == run.data["upstream"]["weights"]
-        ]  # fmt: skip
-        best = max(own, key=lambda j, r=run: like(runs[j], r), default=None)  # type: ignore[misc]
-        best = best if base is None else base
-        if best is None or best == i or (i in frozen and base is None):
+        best = probe_of(records, i) if base is None else base
+        if best is None or best == i or (base is None and is_frozen(run.data)):
             continue
         if runs[best].clips == run.clips:
             found[i] = best
